@@ -1,0 +1,1 @@
+"""Sizes, types, index formulas, scalar bodies, and the interned graph made of them."""

@@ -1,0 +1,135 @@
+"""The scalar primitives: every function that a body may hold, one record each.
+
+A primitive has its operand kinds, its NumPy meaning (the oracle) and its partial derivatives. Derivatives are written
+over ``s``, the scalar namespace, in terms of operands and result ``y``; those in ``graph/partials.py`` are made by SymPy
+ahead of time, those given here as ``rule`` are written by hand, each with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import erf as _erf
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """A scalar function.
+
+    takes: ``f`` floats (integers become float32), ``n`` numbers (booleans become int64), ``a`` anything, ``b`` booleans.
+    result: ``same`` as the last operand, or ``bool``.
+    smooth: whether a derivative exists; a function that is constant almost everywhere has none.
+    """
+
+    name: str
+    arity: int
+    takes: str
+    result: str
+    numpy: Callable[..., Array]
+    smooth: bool = True
+    domain: tuple[float, float] = (-3.0, 3.0)
+    infix: str = ""
+
+
+def _vector_erf(x: Array) -> Array:
+    wide = np.asarray(x, dtype=np.float64)
+    return np.array([_erf(v) for v in wide.ravel()], dtype=np.float64).reshape(wide.shape).astype(np.asarray(x).dtype)
+
+
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-np.abs(x))
+    return np.where(np.asarray(x) >= 0, 1 / (1 + small), small / (1 + small)).astype(np.asarray(x).dtype)
+
+
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(x, np.zeros((), dtype=np.asarray(x).dtype))
+
+
+def _rsqrt(x: Array) -> Array:
+    return (1 / np.sqrt(x)).astype(np.asarray(x).dtype)
+
+
+def _power(x: Array, y: Array) -> Array:
+    if np.asarray(x).dtype.kind != "i":
+        return np.power(x, y)
+    return np.where(np.asarray(y) < 0, 0, np.power(x, np.maximum(y, 0))).astype(np.asarray(x).dtype)
+
+
+def _floor_divide(x: Array, y: Array) -> Array:
+    if np.asarray(x).dtype.kind != "i":
+        return np.floor_divide(x, y)
+    return np.where(np.asarray(y) == 0, 0, np.floor_divide(x, np.where(np.asarray(y) == 0, 1, y))).astype(np.asarray(x).dtype)
+
+
+def _remainder(x: Array, y: Array) -> Array:
+    if np.asarray(x).dtype.kind != "i":
+        return np.remainder(x, y)
+    return np.where(np.asarray(y) == 0, 0, np.remainder(x, np.where(np.asarray(y) == 0, 1, y))).astype(np.asarray(x).dtype)
+
+
+def _table(*rows: Primitive) -> dict[str, Primitive]:
+    return {row.name: row for row in rows}
+
+
+PRIMITIVES: dict[str, Primitive] = _table(
+    Primitive("add", 2, "n", "same", np.add, infix="+"),
+    Primitive("sub", 2, "n", "same", np.subtract, infix="-"),
+    Primitive("mul", 2, "n", "same", np.multiply, infix="*"),
+    Primitive("div", 2, "f", "same", np.divide, domain=(0.5, 3.0), infix="/"),
+    Primitive("neg", 1, "n", "same", np.negative),
+    Primitive("pow", 2, "n", "same", _power, domain=(0.2, 3.0), infix="**"),
+    Primitive("floor_divide", 2, "n", "same", _floor_divide, smooth=False, domain=(0.5, 3.0), infix="//"),
+    Primitive("remainder", 2, "n", "same", _remainder, domain=(0.5, 3.0), infix="%"),
+    Primitive("abs", 1, "n", "same", np.abs),
+    Primitive("sign", 1, "n", "same", np.sign, smooth=False),
+    Primitive("sqrt", 1, "f", "same", np.sqrt, domain=(0.1, 9.0)),
+    Primitive("rsqrt", 1, "f", "same", _rsqrt, domain=(0.1, 9.0)),
+    Primitive("exp", 1, "f", "same", np.exp),
+    Primitive("exp2", 1, "f", "same", np.exp2),
+    Primitive("expm1", 1, "f", "same", np.expm1),
+    Primitive("log", 1, "f", "same", np.log, domain=(0.1, 9.0)),
+    Primitive("log2", 1, "f", "same", np.log2, domain=(0.1, 9.0)),
+    Primitive("log10", 1, "f", "same", np.log10, domain=(0.1, 9.0)),
+    Primitive("log1p", 1, "f", "same", np.log1p, domain=(-0.8, 3.0)),
+    Primitive("sin", 1, "f", "same", np.sin),
+    Primitive("cos", 1, "f", "same", np.cos),
+    Primitive("tan", 1, "f", "same", np.tan, domain=(-1.2, 1.2)),
+    Primitive("asin", 1, "f", "same", np.arcsin, domain=(-0.9, 0.9)),
+    Primitive("acos", 1, "f", "same", np.arccos, domain=(-0.9, 0.9)),
+    Primitive("atan", 1, "f", "same", np.arctan),
+    Primitive("atan2", 2, "f", "same", np.arctan2, domain=(0.2, 3.0)),
+    Primitive("sinh", 1, "f", "same", np.sinh),
+    Primitive("cosh", 1, "f", "same", np.cosh),
+    Primitive("tanh", 1, "f", "same", np.tanh),
+    Primitive("asinh", 1, "f", "same", np.arcsinh),
+    Primitive("acosh", 1, "f", "same", np.arccosh, domain=(1.2, 5.0)),
+    Primitive("atanh", 1, "f", "same", np.arctanh, domain=(-0.9, 0.9)),
+    Primitive("hypot", 2, "f", "same", np.hypot, domain=(0.2, 3.0)),
+    Primitive("erf", 1, "f", "same", _vector_erf),
+    Primitive("sigmoid", 1, "f", "same", _sigmoid),
+    Primitive("softplus", 1, "f", "same", _softplus),
+    Primitive("logaddexp", 2, "f", "same", np.logaddexp),
+    Primitive("floor", 1, "n", "same", np.floor, smooth=False),
+    Primitive("ceil", 1, "n", "same", np.ceil, smooth=False),
+    Primitive("round", 1, "n", "same", np.round, smooth=False),
+    Primitive("trunc", 1, "n", "same", np.trunc, smooth=False),
+    Primitive("maximum", 2, "n", "same", np.maximum),
+    Primitive("minimum", 2, "n", "same", np.minimum),
+    Primitive("where", 3, "a", "same", np.where),
+    Primitive("equal", 2, "a", "bool", np.equal, smooth=False, infix="=="),
+    Primitive("not_equal", 2, "a", "bool", np.not_equal, smooth=False, infix="!="),
+    Primitive("less", 2, "n", "bool", np.less, smooth=False, infix="<"),
+    Primitive("less_equal", 2, "n", "bool", np.less_equal, smooth=False, infix="<="),
+    Primitive("logical_and", 2, "b", "bool", np.logical_and, smooth=False, infix="&"),
+    Primitive("logical_or", 2, "b", "bool", np.logical_or, smooth=False, infix="|"),
+    Primitive("logical_xor", 2, "b", "bool", np.logical_xor, smooth=False, infix="^"),
+    Primitive("logical_not", 1, "b", "bool", np.logical_not, smooth=False),
+    Primitive("isnan", 1, "f", "bool", np.isnan, smooth=False),
+    Primitive("isinf", 1, "f", "bool", np.isinf, smooth=False),
+    Primitive("isfinite", 1, "f", "bool", np.isfinite, smooth=False),
+)
