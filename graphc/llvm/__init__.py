@@ -1,0 +1,1 @@
+"""LLVM as text: the writer, targets, vector maths, emission."""

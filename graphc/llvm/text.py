@@ -1,0 +1,596 @@
+"""LLVM IR as text: a module, and a writer that fills one function body.
+
+Nothing here knows what is computed; nothing is folded or optimised. No fast-math flag is written unless asked for, and
+never ``nnan`` or ``ninf``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.errors import InternalError
+from graphc.llvm.values import Value, const, element, lanes, like, mangled, size_bytes, typed, vector
+
+__all__ = [
+    "If", "Loop", "Module", "Value", "Writer",
+    "const", "element", "lanes", "like", "mangled", "size_bytes", "typed", "vector",
+]
+
+Combine = Callable[[Value, Value], Value]
+
+_FLAGS = frozenset({"", "contract", "reassoc", "reassoc contract"})
+
+
+@dataclass(slots=True)
+class Loop:
+    """An open loop: its index, the carried values inside it, and what closing needs."""
+
+    index: Value
+    carried: tuple[Value, ...]
+    start: Value
+    stop: Value
+    step: Value
+    initial: tuple[Value, ...]
+    guard: str
+    preheader: str
+    body: str
+    exit: str
+    phi_at: int
+    always: bool
+
+
+@dataclass(slots=True)
+class If:
+    """An open conditional: its labels and whether ``else_`` was met."""
+
+    otherwise: str
+    end: str
+    has_else: bool = False
+
+
+@dataclass(slots=True)
+class Module:
+    """Functions, declarations, constant data and metadata that become one LLVM module.
+
+    ``fma`` says whether the target has a fused multiply-add; without one ``Writer.fma`` goes by way of double.
+    """
+
+    name: str = "graphc"
+    triple: str = ""
+    fma: bool = True
+    functions: dict[str, str] = field(default_factory=dict)
+    declarations: dict[str, str] = field(default_factory=dict)
+    globals: dict[str, str] = field(default_factory=dict)
+    metadata: list[str] = field(default_factory=list)
+    named_metadata: list[str] = field(default_factory=list)
+
+    def declare(self, name: str, result: str, params: Sequence[str], attributes: str = "") -> None:
+        """Declare an outside function; a second time does nothing."""
+        if name not in self.declarations and name not in self.functions:
+            tail = f"nounwind {attributes}".rstrip()
+            self.declarations[name] = f"declare {result} @{name}({', '.join(params)}) {tail}"
+
+    def define(
+        self,
+        name: str,
+        result: str,
+        params: Sequence[Value],
+        body: Writer,
+        linkage: str = "",
+        attributes: str = "",
+        param_attributes: Mapping[str, str] | None = None,
+        debug: str = "",
+    ) -> None:
+        """Add a function whose parameters are named values (``Value("%x", "ptr")``) and whose body ``body`` holds.
+
+        linkage: "" (exported), "internal" or "private". param_attributes: by parameter text, such as
+        ``{"%x": "noalias nonnull align 64"}``. Every function is nounwind.
+
+        Raises: InternalError when the name is taken or the body's last block is open.
+
+        >>> m = Module(); w = Writer(m); x = Value("%x", "float")
+        >>> w.ret(w.fadd(x, x)); m.define("twice", "float", [x], w)
+        >>> print(m.functions["twice"])
+        define float @twice(float %x) nounwind {
+        entry:
+          %v0 = fadd float %x, %x
+          ret float %v0
+        }
+        """
+        if name in self.functions:
+            raise InternalError(f"define: function {name} exists")
+        if not body.closed:
+            raise InternalError(f"define: the last block of {name} has no terminator")
+        extra = param_attributes or {}
+        listed = ", ".join(" ".join(t for t in (p.type, extra.get(p.text, ""), p.text) if t) for p in params)
+        head = " ".join(t for t in ("define", linkage, result) if t)
+        tail = " ".join(t for t in ("nounwind", attributes, f"!dbg {debug}" if debug else "") if t)
+        self.functions[name] = f"{head} @{name}({listed}) {tail} {{\n{body.text()}\n}}"
+
+    def data(self, name: str, kind: str, items: Sequence[Value], align: int = 64) -> Value:
+        """A pointer to a private constant array; the same name twice must be the same data."""
+        text = ", ".join(f"{v.type} {v.text}" for v in items)
+        line = f"@{name} = private unnamed_addr constant [{len(items)} x {kind}] [{text}], align {align}"
+        return self._global(name, line)
+
+    def bytes(self, name: str, content: bytes, align: int = 64) -> Value:
+        """A pointer to private constant bytes."""
+        text = "".join(chr(b) if 32 <= b < 127 and b not in (34, 92) else f"\\{b:02X}" for b in content)
+        return self._global(name, f'@{name} = private unnamed_addr constant [{len(content)} x i8] c"{text}", align {align}')
+
+    def _global(self, name: str, line: str) -> Value:
+        if self.globals.setdefault(name, line) != line:
+            raise InternalError(f"data: global {name} exists with other content")
+        return Value(f"@{name}", "ptr")
+
+    def meta(self, text: str) -> str:
+        """The name of a new numbered metadata node, such as ``!7``."""
+        self.metadata.append(text)
+        return f"!{len(self.metadata) - 1}"
+
+    def text(self) -> str:
+        """The whole module; the same calls in the same order give the same text."""
+        parts = [f'source_filename = "{self.name}"']
+        if self.triple:
+            parts.append(f'target triple = "{self.triple}"')
+        parts.extend(self.globals.values())
+        parts.extend(v for k, v in self.declarations.items() if k not in self.functions)
+        parts.extend(self.functions.values())
+        parts.extend(self.named_metadata)
+        parts.extend(f"!{n} = {text}" for n, text in enumerate(self.metadata))
+        return "\n".join(parts) + "\n"
+
+
+class Writer:
+    """Writes one function body, instruction by instruction; temporaries are numbered in the order written.
+
+    ``location`` (a metadata name, or "") is attached to every instruction written while it is set.
+    """
+
+    __slots__ = ("_entry", "_labels", "_values", "block", "closed", "lines", "location", "module")
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.lines: list[str] = ["entry:"]
+        self._entry: list[str] = []
+        self.block = "entry"
+        self.closed = False
+        self.location = ""
+        self._values = 0
+        self._labels = 0
+
+    def text(self) -> str:
+        """The body as written so far."""
+        return "\n".join([self.lines[0], *self._entry, *self.lines[1:]])
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    # Plumbing
+
+    def line(self, text: str) -> None:
+        """Write an instruction without a result.
+
+        Raises: InternalError after a terminator.
+        """
+        if self.closed:
+            raise InternalError(f"line: {text!r} follows the terminator of block {self.block}")
+        self.lines.append(f"  {text}, !dbg {self.location}" if self.location else f"  {text}")
+
+    def new(self, kind: str, text: str) -> Value:
+        """Write an instruction with a result of type ``kind``."""
+        value = self.fresh(kind)
+        self.line(f"{value.text} = {text}")
+        return value
+
+    def fresh(self, kind: str) -> Value:
+        """A temporary that no instruction defines yet."""
+        value = Value(f"%v{self._values}", kind)
+        self._values += 1
+        return value
+
+    def comment(self, text: str) -> None:
+        """Write a comment line."""
+        self.lines.append("  ; " + text.replace("\n", " "))
+
+    def const(self, kind: str, number: float) -> Value:
+        """A constant; see ``const``."""
+        return const(kind, number)
+
+    # Arithmetic
+
+    def op(self, name: str, a: Value, b: Value, flags: str = "") -> Value:
+        """A two-operand instruction of one type; ``flags``: "", "contract", "reassoc" or "reassoc contract"."""
+        if a.type != b.type:
+            raise InternalError(f"{name}: operands of types {a.type} and {b.type}")
+        if flags not in _FLAGS:
+            raise InternalError(f"{name}: flags {flags!r} are not allowed")
+        return self.new(a.type, f"{name} {flags} {a.type} {a.text}, {b.text}" if flags else f"{name} {a.type} {a.text}, {b.text}")
+
+    def fadd(self, a: Value, b: Value, flags: str = "") -> Value:
+        """a + b of floats."""
+        return self.op("fadd", a, b, flags)
+
+    def fsub(self, a: Value, b: Value, flags: str = "") -> Value:
+        """a - b of floats."""
+        return self.op("fsub", a, b, flags)
+
+    def fmul(self, a: Value, b: Value, flags: str = "") -> Value:
+        """a * b of floats."""
+        return self.op("fmul", a, b, flags)
+
+    def fdiv(self, a: Value, b: Value, flags: str = "") -> Value:
+        """a / b of floats."""
+        return self.op("fdiv", a, b, flags)
+
+    def frem(self, a: Value, b: Value) -> Value:
+        """C's fmod; LLVM calls libm for it, so prefer ``vecmath.fmod``."""
+        return self.op("frem", a, b)
+
+    def fneg(self, a: Value) -> Value:
+        """-a of a float."""
+        return self.new(a.type, f"fneg {a.type} {a.text}")
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b of integers, wrapping."""
+        return self.op("add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        """a - b of integers, wrapping."""
+        return self.op("sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        """a * b of integers, wrapping."""
+        return self.op("mul", a, b)
+
+    def sdiv(self, a: Value, b: Value) -> Value:
+        """a / b of integers, towards zero; undefined for b = 0 and for the least number by -1."""
+        return self.op("sdiv", a, b)
+
+    def srem(self, a: Value, b: Value) -> Value:
+        """The remainder of ``sdiv``."""
+        return self.op("srem", a, b)
+
+    def udiv(self, a: Value, b: Value) -> Value:
+        """a / b of unsigned integers."""
+        return self.op("udiv", a, b)
+
+    def urem(self, a: Value, b: Value) -> Value:
+        """The remainder of ``udiv``."""
+        return self.op("urem", a, b)
+
+    def and_(self, a: Value, b: Value) -> Value:
+        """Bitwise and."""
+        return self.op("and", a, b)
+
+    def or_(self, a: Value, b: Value) -> Value:
+        """Bitwise or."""
+        return self.op("or", a, b)
+
+    def xor(self, a: Value, b: Value) -> Value:
+        """Bitwise exclusive or."""
+        return self.op("xor", a, b)
+
+    def not_(self, a: Value) -> Value:
+        """Bitwise complement; of an i1, its negation."""
+        return self.op("xor", a, const(a.type, -1 if element(a.type) != "i1" else True))
+
+    def shl(self, a: Value, b: Value) -> Value:
+        """Left shift."""
+        return self.op("shl", a, b)
+
+    def lshr(self, a: Value, b: Value) -> Value:
+        """Right shift, zeros shifted in."""
+        return self.op("lshr", a, b)
+
+    def ashr(self, a: Value, b: Value) -> Value:
+        """Right shift, signs shifted in."""
+        return self.op("ashr", a, b)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c rounded once. Without fused multiply-add: floats through double (rounded twice), doubles by libm."""
+        if not self.module.fma and element(a.type) == "float":
+            wide = like(a.type, "double")
+            x, y, z = (self.cast("fpext", v, wide) for v in (a, b, c))
+            return self.cast("fptrunc", self.fadd(self.fmul(x, y), z), a.type)
+        return self.intrinsic("llvm.fma", a.type, [a, b, c])
+
+    def muladd(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c: fused where the target fuses, else a product and a sum. For accumulation."""
+        return self.fma(a, b, c) if self.module.fma else self.fadd(self.fmul(a, b), c)
+
+    def sqrt(self, a: Value) -> Value:
+        """The square root, correctly rounded."""
+        return self.intrinsic("llvm.sqrt", a.type, [a])
+
+    def fabs(self, a: Value) -> Value:
+        """The absolute value of a float."""
+        return self.intrinsic("llvm.fabs", a.type, [a])
+
+    def copysign(self, a: Value, sign: Value) -> Value:
+        """The magnitude of ``a`` with the sign of ``sign``."""
+        return self.intrinsic("llvm.copysign", a.type, [a, sign])
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger, NaN if either is: ``a`` where a > b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
+        if element(a.type).startswith("i"):
+            return self.select(self.icmp("sgt", a, b), a, b)
+        return self.select(self.or_(self.fcmp("ogt", a, b), self.fcmp("uno", a, a)), a, b)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller, NaN if either is: ``a`` where a < b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
+        if element(a.type).startswith("i"):
+            return self.select(self.icmp("slt", a, b), a, b)
+        return self.select(self.or_(self.fcmp("olt", a, b), self.fcmp("uno", a, a)), a, b)
+
+    # Comparison, selection, conversion
+
+    def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
+        """An i1 (a lane each): LLVM's predicate ``oeq olt ole ogt oge une uno ord ...``."""
+        return self.new(like(a.type, "i1"), f"fcmp {predicate} {a.type} {a.text}, {b.text}")
+
+    def icmp(self, predicate: str, a: Value, b: Value) -> Value:
+        """An i1 (a lane each): LLVM's predicate ``eq ne slt sle sgt sge ult ...``."""
+        return self.new(like(a.type, "i1"), f"icmp {predicate} {a.type} {a.text}, {b.text}")
+
+    def select(self, c: Value, a: Value, b: Value) -> Value:
+        """``a`` where ``c``, else ``b``; a scalar condition may choose between vectors."""
+        if a.type != b.type:
+            raise InternalError(f"select: operands of types {a.type} and {b.type}")
+        return self.new(a.type, f"select {typed([c, a, b])}")
+
+    def cast(self, kind: str, v: Value, to: str) -> Value:
+        """LLVM's conversion ``kind``: sitofp fptosi fptrunc fpext zext sext trunc bitcast uitofp ptrtoint ..."""
+        return v if v.type == to else self.new(to, f"{kind} {v.type} {v.text} to {to}")
+
+    def any(self, mask: Value) -> Value:
+        """An i1: whether any lane of a mask is set."""
+        return self._whole(mask, "ne", 0)
+
+    def all(self, mask: Value) -> Value:
+        """An i1: whether every lane of a mask is set."""
+        return self._whole(mask, "eq", -1)
+
+    def _whole(self, mask: Value, predicate: str, number: int) -> Value:
+        if not lanes(mask.type):
+            return mask
+        bits = self.cast("bitcast", mask, f"i{lanes(mask.type)}")
+        return self.icmp(predicate, bits, const(bits.type, number))
+
+    # Calls
+
+    def call(self, name: str, result: str, args: Sequence[Value], arg_attributes: Mapping[int, str] | None = None) -> Value:
+        """Call ``@name``; a void call gives an empty value."""
+        extra = arg_attributes or {}
+        listed = ", ".join(f"{v.type} {extra[n]} {v.text}" if n in extra else f"{v.type} {v.text}" for n, v in enumerate(args))
+        if result == "void":
+            self.line(f"call void @{name}({listed})")
+            return Value("", "void")
+        return self.new(result, f"call {result} @{name}({listed})")
+
+    def intrinsic(
+        self,
+        name: str,
+        result: str,
+        args: Sequence[Value],
+        overloads: Sequence[str] | None = None,
+        arg_attributes: Mapping[int, str] | None = None,
+    ) -> Value:
+        """Call an LLVM intrinsic and declare it.
+
+        overloads: the types that its name carries, in order; by default the result's alone.
+        """
+        full = ".".join([name, *(mangled(t) for t in (overloads if overloads is not None else [result]))])
+        self.module.declare(full, result, [v.type for v in args])
+        return self.call(full, result, args, arg_attributes)
+
+    # Memory
+
+    def gep(self, pointer: Value, index: Value, kind: str) -> Value:
+        """The address of element ``index`` of type ``kind``; a vector of indices gives a vector of addresses."""
+        return self.new(like(index.type, "ptr"), f"getelementptr {kind}, {pointer.type} {pointer.text}, {index.type} {index.text}")
+
+    def load(self, kind: str, pointer: Value, align: int = 0) -> Value:
+        """What lies at ``pointer``; align 0 takes the element's size."""
+        return self.new(kind, f"load {kind}, ptr {pointer.text}, align {align or size_bytes(element(kind))}")
+
+    def store(self, v: Value, pointer: Value, align: int = 0) -> None:
+        """Store ``v`` at ``pointer``; align 0 takes the element's size."""
+        self.line(f"store {v.type} {v.text}, ptr {pointer.text}, align {align or size_bytes(element(v.type))}")
+
+    def masked_load(self, kind: str, pointer: Value, mask: Value, otherwise: Value, align: int = 0) -> Value:
+        """Consecutive elements from ``pointer``; a lane without its mask bit touches no memory and gives ``otherwise``."""
+        at = {0: f"align {align or size_bytes(element(kind))}"}
+        return self.intrinsic("llvm.masked.load", kind, [pointer, mask, otherwise], [kind, "ptr"], at)
+
+    def masked_store(self, v: Value, pointer: Value, mask: Value, align: int = 0) -> None:
+        """Store the lanes whose mask bit is set."""
+        at = {1: f"align {align or size_bytes(element(v.type))}"}
+        self.intrinsic("llvm.masked.store", "void", [v, pointer, mask], [v.type, "ptr"], at)
+
+    def gather(self, kind: str, pointers: Value, mask: Value, otherwise: Value, align: int = 0) -> Value:
+        """An element from each address; a lane without its mask bit touches no memory and gives ``otherwise``."""
+        at = {0: f"align {align or size_bytes(element(kind))}"}
+        return self.intrinsic("llvm.masked.gather", kind, [pointers, mask, otherwise], [kind, pointers.type], at)
+
+    def alloca(self, kind: str, count: int = 1, align: int = 64) -> Value:
+        """A pointer to ``count`` elements in the function's frame, made on entry."""
+        value = Value(f"%a{len(self._entry)}", "ptr")
+        self._entry.append(f"  {value.text} = alloca [{count} x {kind}], align {align}")
+        return value
+
+    # Vectors
+
+    def splat(self, scalar: Value, n_lanes: int) -> Value:
+        """The scalar in every lane; n_lanes 0 gives it back."""
+        if not n_lanes:
+            return scalar
+        if not scalar.text.startswith(("%", "@")):
+            return Value(f"splat ({scalar.type} {scalar.text})", vector(scalar.type, n_lanes))
+        kind = vector(scalar.type, n_lanes)
+        first = self.insert(Value("poison", kind), scalar, const("i32", 0))
+        zeros = "zeroinitializer"
+        return self.new(kind, f"shufflevector {kind} {first.text}, {kind} poison, <{n_lanes} x i32> {zeros}")
+
+    def extract(self, v: Value, lane: Value | int) -> Value:
+        """One lane."""
+        at = const("i32", lane) if isinstance(lane, int) else lane
+        return self.new(element(v.type), f"extractelement {typed([v, at])}")
+
+    def insert(self, v: Value, scalar: Value, lane: Value | int) -> Value:
+        """The vector with one lane replaced."""
+        at = const("i32", lane) if isinstance(lane, int) else lane
+        return self.new(v.type, f"insertelement {typed([v, scalar, at])}")
+
+    def shuffle(self, a: Value, b: Value | None, order: Sequence[int]) -> Value:
+        """Lanes picked by number from ``a`` and then ``b``; -1 leaves a lane undefined."""
+        other = b if b is not None else Value("poison", a.type)
+        picks = ", ".join(f"i32 {n}" if n >= 0 else "i32 poison" for n in order)
+        kind = vector(element(a.type), len(order))
+        return self.new(kind, f"shufflevector {typed([a, other])}, <{len(order)} x i32> <{picks}>")
+
+    def reduce(self, combine: str | Combine, v: Value) -> Value:
+        """All lanes combined into a scalar by a fixed tree: the upper half onto the lower, until one is left.
+
+        combine: a function of two values, or one of fadd fmul add mul and or xor maximum minimum. Lanes: a power of two.
+        """
+        n = lanes(v.type)
+        if n & (n - 1):
+            raise InternalError(f"reduce: {n} lanes are not a power of two")
+        join = combine if callable(combine) else self._combiner(combine)
+        while n > 1:
+            half = n // 2
+            if half == 1:
+                return join(self.extract(v, 0), self.extract(v, 1))
+            lower, upper = (self.shuffle(v, None, range(at, at + half)) for at in (0, half))
+            v, n = join(lower, upper), half
+        return self.extract(v, 0) if lanes(v.type) else v
+
+    def _combiner(self, name: str) -> Combine:
+        if name == "maximum":
+            return self.maximum
+        if name == "minimum":
+            return self.minimum
+        return lambda a, b: self.op(name, a, b)
+
+    def lane_numbers(self, kind: str) -> Value:
+        """The constant vector 0, 1, 2, ... of an integer type."""
+        numbers = ", ".join(f"{element(kind)} {n}" for n in range(lanes(kind)))
+        return Value(f"<{numbers}>" if lanes(kind) else "0", kind)
+
+    def lane_mask(self, n_lanes: int, count: Value) -> Value:
+        """A mask whose first ``count`` lanes are set; count: i64, any value."""
+        kind = f"<{n_lanes} x i32>"
+        few = self.intrinsic("llvm.smin", "i64", [count, const("i64", n_lanes)])
+        few = self.intrinsic("llvm.smax", "i64", [few, const("i64", 0)])
+        return self.icmp("slt", self.lane_numbers(kind), self.splat(self.cast("trunc", few, "i32"), n_lanes))
+
+    # Control
+
+    def label(self, hint: str = "b") -> str:
+        """A fresh label, not yet placed."""
+        self._labels += 1
+        return f"{hint}{self._labels}"
+
+    def place(self, label: str) -> None:
+        """Begin the block ``label``; an open block falls into it."""
+        if not self.closed:
+            self.br(label)
+        self.lines.append(f"{label}:")
+        self.block, self.closed = label, False
+
+    def br(self, label: str) -> None:
+        """Jump."""
+        self.line(f"br label %{label}")
+        self.closed = True
+
+    def condbr(self, cond: Value, then: str, otherwise: str) -> None:
+        """Jump to ``then`` if ``cond``, else to ``otherwise``."""
+        self.line(f"br i1 {cond.text}, label %{then}, label %{otherwise}")
+        self.closed = True
+
+    def ret(self, value: Value | None = None) -> None:
+        """Return from the function."""
+        self.line(f"ret {value.type} {value.text}" if value is not None else "ret void")
+        self.closed = True
+
+    def phi(self, kind: str, incoming: Sequence[tuple[Value, str]]) -> Value:
+        """The value by the block that was left; only at the head of a block."""
+        return self.new(kind, "phi " + kind + " " + ", ".join(f"[ {v.text}, %{label} ]" for v, label in incoming))
+
+    def loop(self, start: Value, stop: Value, step: Value, carried: Sequence[Value] = ()) -> Loop:
+        """Open ``for index in range(start, stop, step)``, step > 0, with values carried from turn to turn.
+
+        Tested at the bottom, behind a guard unless both bounds are constants that allow a first turn.
+
+        >>> w = Writer(Module()); i64 = lambda n: const("i64", n)
+        >>> outer = w.loop(i64(0), Value("%n", "i64"), i64(1), [const("float", 0)])
+        >>> (total,) = w.end_loop(outer, [w.fadd(outer.carried[0], const("float", 1))])
+        >>> total.type
+        'float'
+        """
+        always = _is_number(start) and _is_number(stop) and int(start.text) < int(stop.text)
+        preheader, body, exit_ = self.label("pre"), self.label("loop"), self.label("done")
+        guard = self.block
+        if not always:
+            self.condbr(self.icmp("slt", start, stop), preheader, exit_)
+        self.place(preheader)
+        self.place(body)
+        index = self.fresh(start.type)
+        inside = tuple(self.fresh(v.type) for v in carried)
+        # The phis' second operands are known when the loop closes: a line is kept for each.
+        phi_at = len(self.lines)
+        self.lines.extend([""] * (1 + len(inside)))
+        return Loop(index, inside, start, stop, step, tuple(carried), guard, preheader, body, exit_, phi_at, always)
+
+    def end_loop(self, loop: Loop, new_values: Sequence[Value] = ()) -> list[Value]:
+        """Close the loop; the carried values after the last turn, or the initial ones if there was none."""
+        if len(new_values) != len(loop.carried):
+            raise InternalError(f"end_loop: {len(new_values)} values for {len(loop.carried)} carried")
+        following = self.add(loop.index, loop.step)
+        more = self.icmp("slt", following, loop.stop)
+        latch = self.block
+        self.condbr(more, loop.body, loop.exit)
+        pairs = [(loop.index, loop.start, following), *zip(loop.carried, loop.initial, new_values, strict=True)]
+        for n, (inside, first, later) in enumerate(pairs):
+            if not inside.type == first.type == later.type:
+                raise InternalError(f"end_loop: carried value of types {first.type} and {later.type}")
+            ways = f"[ {first.text}, %{loop.preheader} ], [ {later.text}, %{latch} ]"
+            self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}"
+        self.place(loop.exit)
+        if loop.always:
+            return list(new_values)
+        both = zip(loop.initial, new_values, strict=True)
+        return [self.phi(later.type, [(first, loop.guard), (later, latch)]) for first, later in both]
+
+    def if_(self, cond: Value, expected: bool | None = None) -> If:
+        """Open a conditional block; values leave it through memory, or by ``phi`` with the labels in ``block``."""
+        then, branch = self.label("then"), If(self.label("else"), self.label("end"))
+        weights = ""
+        if expected is not None:
+            likely = "i32 1, i32 2000" if not expected else "i32 2000, i32 1"
+            weights = ", !prof " + self.module.meta('!{!"branch_weights", ' + likely + "}")
+        self.line(f"br i1 {cond.text}, label %{then}, label %{branch.otherwise}{weights}")
+        self.closed = True
+        self.place(then)
+        return branch
+
+    def else_(self, branch: If) -> None:
+        """Begin the other side."""
+        if not self.closed:
+            self.br(branch.end)
+        branch.has_else = True
+        self.place(branch.otherwise)
+
+    def end_if(self, branch: If) -> None:
+        """Close the conditional."""
+        if not self.closed:
+            self.br(branch.end)
+        if not branch.has_else:
+            self.place(branch.otherwise)
+        self.place(branch.end)
+
+
+def _is_number(v: Value) -> bool:
+    return v.text.lstrip("-").isdigit()
