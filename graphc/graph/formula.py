@@ -264,7 +264,7 @@ def always(guard: Guard, extents: Shape) -> bool:
     if guard.kind == "ge":
         return at_most(0, range_of(guard.expr, extents)[0])
     if guard.kind == "eq":
-        return guard.expr == Affine(0)
+        return range_of(guard.expr, extents) == (0, 0)
     whole = not isinstance(guard.expr.const, int) or guard.expr.const % guard.divisor
     return not whole and all(c % guard.divisor == 0 for _, c in guard.expr.terms)
 

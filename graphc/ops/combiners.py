@@ -1,0 +1,129 @@
+"""The combiners: how a formula joins the values of its points, one record each.
+
+A combiner states its identity (what a position without points holds), its NumPy form, and its *law*: the weight
+``∂y/∂b`` of one point's value b in the result y, which is all that the differentiator asks of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.errors import InternalError
+from graphc.graph.dtypes import DType
+from graphc.graph.formula import Affine, Formula, Guard, Read, map_variables, plain, var
+from graphc.graph.graph import Graph, Node
+from graphc.graph.scalar import BodyBuilder, Scalar
+from graphc.graph.sym import sym
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a law may use: the graph, the node, its (stabilised) formula, the body under construction, the value b of the
+    point, the result y there, and ``read``, which adds a read of another node at given indices and gives its value.
+    """
+
+    graph: Graph
+    node: Node
+    formula: Formula
+    builder: BodyBuilder
+    value: Scalar
+    result: Callable[[], Scalar]
+    read: Callable[[Node, tuple[Affine, ...]], Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Combiner:
+    """A way of joining values. ``law`` is None where no derivative passes; ``linear`` where the weight is 1."""
+
+    name: str
+    identity: Callable[[DType], float | int | bool]
+    numpy: Callable[..., Array] | None
+    law: Callable[[Point], Scalar | None] | None
+    linear: bool = False
+    doc: str = ""
+
+
+def _one(point: Point) -> Scalar | None:
+    return None
+
+
+def _extreme(point: Point) -> Scalar:
+    """Shared among ties, as PyTorch's ``amax``: [b == y] / ties. The number of ties counts as constant."""
+    formula = point.formula
+    builder = BodyBuilder()
+    values = builder.include(formula.body, ())
+    y = builder.read(len(formula.reads), point.node.dtype)
+    hit = builder.cast(values[-1] == y, point.node.dtype)
+    ties = replace(
+        formula,
+        reads=formula.reads + (Read(len(point.node.inputs), _affine(formula)),),
+        body=builder.finish(hit),
+        combine="sum",
+    )
+    count = point.graph.formula(ties, point.node.inputs + (point.node,))
+    share = 1 / point.read(count, _affine(formula))
+    return sym.where(point.value == point.result(), share, 0.0)
+
+
+def _others(point: Point) -> Scalar:
+    """The product of the other points' values: what comes before times what comes after; never y / b, which fails at 0."""
+    formula = point.formula
+    n, rank = len(formula.extents), len(formula.write)
+    if not formula.is_plain() or n != rank + 1:
+        raise InternalError("prod: a formula with one reduced variable is needed")
+    here, other = rank, n  # the point itself, and the ones multiplied
+    table = [var(v) for v in range(rank)] + [var(other)]
+    moved = map_variables(formula, table, formula.extents + (formula.extents[here],))
+    own = tuple(g for g in formula.guards)
+    parts = []
+    for guard in (Guard("ge", var(here) - var(other, 1)), Guard("ge", var(other) - var(here, 1))):
+        exclusive = replace(
+            moved, write=plain(n), shape=formula.shape + (formula.extents[here],), guards=own + moved.guards + (guard,)
+        )
+        parts.append(point.graph.formula(exclusive, point.node.inputs))
+    before, after = (point.read(part, plain(n)) for part in parts)
+    return before * after
+
+
+def _softmax(point: Point) -> Scalar:
+    """exp(b - y), at most 1, so it never overflows."""
+    return sym.exp(point.value - point.result())
+
+
+def _affine(formula: Formula) -> tuple[Affine, ...]:
+    for index in formula.write:
+        if not isinstance(index, Affine):
+            raise InternalError("combiner: a write map from data")
+    return tuple(i for i in formula.write if isinstance(i, Affine))
+
+
+def _lowest(dtype: DType) -> float | int:
+    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype.numpy).min)
+
+
+def _highest(dtype: DType) -> float | int:
+    return np.inf if dtype.kind == "f" else int(np.iinfo(dtype.numpy).max)
+
+
+def _table(*rows: Combiner) -> dict[str, Combiner]:
+    return {row.name: row for row in rows}
+
+
+COMBINERS: dict[str, Combiner] = _table(
+    Combiner("none", lambda t: 0, None, _one, linear=True, doc="one point an element; 0 where a guard fails"),
+    Combiner("sum", lambda t: 0, np.add.reduce, _one, linear=True),
+    Combiner("prod", lambda t: 1, np.multiply.reduce, _others, doc="by hand: y / b fails where b is 0"),
+    Combiner("max", _lowest, np.maximum.reduce, _extreme, doc="by hand: ties share the derivative"),
+    Combiner("min", _highest, np.minimum.reduce, _extreme, doc="by hand: ties share the derivative"),
+    Combiner("logsumexp", lambda t: -np.inf, np.logaddexp.reduce, _softmax, doc="by hand: reads the result"),
+    Combiner("any", lambda t: False, np.logical_or.reduce, None),
+    Combiner("all", lambda t: True, np.logical_and.reduce, None),
+    Combiner("argmax", lambda t: 0, None, None),
+    Combiner("argmin", lambda t: 0, None, None),
+)

@@ -1,0 +1,1 @@
+"""Rewriting: rule tables, their engine, and the solving of formulas."""
