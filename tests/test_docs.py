@@ -65,8 +65,8 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_blocks_are_found_and_their_failures_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    lines = ["text", "```python", "x = 1", "```", "```sh", "false", "```", "- item", "  ```python", "  assert x == 2", "  ```"]
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fences = ["```python\nx = 1\n```", "```sh\nfalse\n```", "- item\n  ```python\n  assert x == 2\n  ```"]
+    page.write_text("text\n" + "\n".join(fences) + "\n", encoding="utf-8")
     found = blocks(page.read_text(encoding="utf-8"))
     assert found == [Block("x = 1\n", 3), Block("assert x == 2\n", 10)]
     run(page, found[:1])
