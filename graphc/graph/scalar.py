@@ -232,6 +232,19 @@ class BodyBuilder:
         dtype = boolean if primitive.result == "bool" else values[-1].dtype
         return self.emit(Instr(name, tuple(v.position for v in values), dtype))
 
+    def scaled(self, value: Scalar, factor: Scalar) -> Scalar:
+        """``value * factor``; a factor that chooses between something and 0 chooses the product instead, so that a NaN on
+        the side not taken stays out.
+        """
+        instr = factor.instr()
+        if instr.op == "where":
+            condition, yes, no = (Scalar(self, a, self.instrs[a].dtype) for a in instr.args)
+            for zero, other, swapped in ((no, yes, False), (yes, no, True)):
+                if zero.instr().op == "const" and const_value(zero.instr()) == 0:
+                    product = value * other
+                    return self.apply("where", condition, 0.0, product) if swapped else self.apply("where", condition, product, 0.0)
+        return value * factor
+
     def _promoted(self, name: str, operands: Sequence[Operand]) -> list[Scalar]:
         primitive = PRIMITIVES[name]
         skip = 1 if name == "where" else 0  # the condition keeps its own type

@@ -1,0 +1,164 @@
+"""Reverse mode: cotangents from the outputs back, and the ledger of every product and sum on the way.
+
+The one rule (``DESIGN`` 2a): the domain stays, read map and write map change places,
+
+    ct_a[m(d)] += ct_y[w(d)] * weight(d) * ∂b/∂a(d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.diff.local import Domain, stable, without_unused
+from graphc.errors import InternalError
+from graphc.graph.formula import Formula, Read, Shape, plain
+from graphc.graph.graph import Graph, Node, Origin, reachable
+from graphc.graph.scalar import trace
+from graphc.ops.special import SPECIAL
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One consumer's part in a cotangent: upstream times local.
+
+    consumer: the node that reads. operand: which of its inputs. upstream: the cotangent of the consumer. local: the
+    formula of ``weight * ∂b/∂a`` with the nodes it reads, one for each read of the operand; empty for a special record.
+    product: the node of upstream times local, summed over what the consumer joins.
+    """
+
+    consumer: Node
+    operand: int
+    upstream: Node
+    local: tuple[tuple[Formula, tuple[Node, ...]], ...]
+    product: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node of the ledger: its terms, one for each consumer's operand, and their sum ``total``, its cotangent.
+
+    An output that is differentiated has its seed as ``seed``.
+    """
+
+    node: Node
+    seed: Node | None
+    terms: tuple[Term, ...]
+    total: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """What reverse mode returns: the cotangent of each wanted node (None where nothing reaches it) and the ledger, from the
+    outputs to the inputs."""
+
+    cotangents: tuple[Node | None, ...]
+    ledger: tuple[Row, ...]
+
+
+def backward(graph: Graph, seeds: Mapping[Node, Node], wanted: Sequence[Node], lead: Shape = ()) -> Backward:
+    """The cotangents of ``wanted``, given those of the outputs (``seeds``); nodes are added to ``graph``.
+
+    lead: axes in front of every cotangent, one row of a Jacobian each.
+    """
+    nodes = reachable(seeds)
+    carries: set[int] = {w.number for w in wanted}  # asked by number only, never iterated
+    for node in nodes:
+        if node.dtype.kind == "f" and any(i.number in carries for i in node.inputs):
+            carries.add(node.number)
+    terms: dict[Node, list[Term]] = {}
+    total: dict[Node, Node] = {}
+    rows: list[Row] = []
+    for node in reversed(nodes):
+        if node.number not in carries:
+            continue
+        seed, own = seeds.get(node), terms.get(node, [])
+        parts = ([] if seed is None else [seed]) + [t.product for t in own]
+        if not parts:
+            continue
+        total[node] = _sum(graph, parts, node)
+        rows.append(Row(node, seed, tuple(own), total[node]))
+        for term in _terms(graph, node, total[node], carries, lead):
+            terms.setdefault(node.inputs[term.operand], []).append(term)
+    return Backward(tuple(total.get(w) for w in wanted), tuple(rows))
+
+
+def _terms(graph: Graph, node: Node, ct: Node, carries: set[int], lead: Shape) -> list[Term]:
+    operands = [k for k, i in enumerate(node.inputs) if i.number in carries]
+    if not operands:
+        return []
+    if node.kind in SPECIAL:
+        found = SPECIAL[node.kind].cotangent(graph, node, ct)
+        return [Term(node, k, ct, (), product) for k, product in enumerate(found) if product is not None and k in operands]
+    if node.kind != "formula":
+        raise InternalError(f"backward: a {node.kind} has inputs")
+    formula = stable(node.formula)
+    wanted = [k for k, r in enumerate(formula.reads) if r.operand in operands and node.inputs[r.operand].dtype.kind == "f"]
+    by_operand: dict[int, list[tuple[Node, tuple[Formula, tuple[Node, ...]]]]] = {}
+    for k in wanted:
+        part = _transpose(graph, node, formula, k, ct, lead)
+        if part is not None:
+            by_operand.setdefault(formula.reads[k].operand, []).append(part)
+    result = []
+    for operand, parts in by_operand.items():
+        product = _sum(graph, [p for p, _ in parts], node.inputs[operand])
+        result.append(Term(node, operand, ct, tuple(local for _, local in parts), product))
+    return result
+
+
+def _transpose(
+    graph: Graph, node: Node, formula: Formula, number: int, ct: Node, lead: Shape
+) -> tuple[Node, tuple[Formula, tuple[Node, ...]]] | None:
+    """The term of read ``number`` in the cotangent of its operand, and its local derivative; None where it is zero."""
+    domain = Domain.of(graph, node, formula, lead)
+    shifted = domain.formula
+    read = shifted.reads[number]
+    operand = node.inputs[read.operand]
+    rows = plain(len(lead))
+    upstream = domain.read(ct, rows + shifted.write)
+    weight = domain.weight()
+    seed = upstream if weight is None else domain.builder.scaled(upstream, weight)
+    value = domain.adjoints(seed).get(number)
+    if value is None:
+        return None
+    like = replace(
+        shifted,
+        write=rows + read.index,
+        shape=lead + operand.shape,
+        guards=tuple(dict.fromkeys(shifted.guards + read.guards)),
+        combine="sum",
+    )
+    if like.is_plain() and len(like.write) == len(like.extents):
+        like = replace(like, combine="none")
+    note = Origin(note=f"d_{graph.name(operand)}" if graph.name(operand) else "")
+    product = domain.node_of(domain.builder.cast(value, operand.dtype), like, (note,) if note.note else ())
+    return product, _local(graph, node, formula, number)
+
+
+def _local(graph: Graph, node: Node, formula: Formula, number: int) -> tuple[Formula, tuple[Node, ...]]:
+    """``weight * ∂b/∂read`` as a formula over the domain itself, for the ledger."""
+    domain = Domain.of(graph, node, formula)
+    weight = domain.weight()
+    seed = domain.builder.const(1.0, node.dtype) if weight is None else weight
+    value = domain.adjoints(seed)[number]
+    n = len(formula.extents)
+    local = replace(
+        formula, write=plain(n), shape=formula.extents, combine="none", reads=tuple(domain.reads),
+        body=domain.builder.finish(value),
+    )
+    return without_unused(local, domain.inputs)
+
+
+def _sum(graph: Graph, parts: list[Node], of: Node) -> Node:
+    """The sum of several cotangents, as one node."""
+    if len(parts) == 1:
+        return parts[0]
+    name = graph.name(of)
+    origins = (Origin(note=f"d_{name}"),) if name else ()
+    total = parts[0]
+    body = trace(lambda a, b: a + b, [total.dtype, total.dtype])
+    index = plain(len(total.shape))
+    formula = Formula(total.shape, index, total.shape, (Read(0, index), Read(1, index)), body)
+    for part in parts[1:]:
+        total = graph.formula(formula, (total, part), origins if part is parts[-1] else ())
+    return total
