@@ -103,7 +103,9 @@ def machine(target: Target, pic: bool = True) -> TargetMachine:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
     found = llvm.Target.from_triple(target.triple)
+    # llvmlite's "jitdefault" means the large model on x86-64: a register and a 64-bit constant for every read of a constant
+    # and every call. JITLink lays an object out in one piece, so the small model holds.
     made: TargetMachine = found.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic" if pic else "static", codemodel="small" if not target.native else "jitdefault"
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic" if pic else "static", codemodel="small"
     )
     return made
