@@ -1,0 +1,272 @@
+"""The loop form: kernels over buffers, with their schedule. Plain data, between the graph and LLVM.
+
+A ``Program`` is buffers and kernels in order. A ``Nest`` computes, for every point of its output variables,
+
+    acc_r = combine over the reduced variables of value_r        (for each of its reductions)
+    store_s[...] = value_s                                       (for each of its stores)
+
+where the values are positions in two scalar programs over loads: ``body`` runs at every reduced point, ``post`` once an
+output point, with the accumulators as ``acc`` instructions. A nest without reductions has an empty body.
+
+Addresses are flat element offsets, affine in the loop variables with sizes as strides, plus strides times indices read
+from data. Loads outside their guards read as 0 and touch no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.graph.dtypes import DType
+from graphc.graph.formula import Affine, Guard, Shape
+from graphc.graph.graph import ConstValue
+from graphc.graph.scalar import Instr
+from graphc.graph.sizes import SizeLike, product
+
+LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A flat row-major array. role: as in ``layout.Buffer``, or ``const`` with its value."""
+
+    name: str
+    role: str
+    dtype: DType
+    shape: Shape
+    value: ConstValue | None = None
+
+    @property
+    def size(self) -> SizeLike:
+        """The number of elements."""
+        return product(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """``const + sum of stride * variable``, in elements."""
+
+    const: SizeLike
+    terms: tuple[tuple[int, SizeLike], ...] = ()
+
+    def stride(self, variable: int) -> SizeLike:
+        """The stride of a variable; 0 where it does not occur."""
+        for v, s in self.terms:
+            if v == variable:
+                return s
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class DataTerm:
+    """``stride * buffer[at]``: an index read from data, which a check has found in range."""
+
+    buffer: int
+    at: Flat
+    stride: SizeLike
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A guard at loop level: as ``formula.Guard``, with an index from data as a buffer's element."""
+
+    kind: str
+    expr: Affine
+    divisor: int = 1
+    data: tuple[int, Flat] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One element of a buffer: ``buffer[flat + data terms]`` where all guards hold."""
+
+    buffer: int
+    flat: Flat
+    data: tuple[DataTerm, ...] = ()
+    guards: tuple[Condition, ...] = ()
+
+    def moves_with(self, variable: int) -> bool:
+        """Whether the address or a guard depends on a variable."""
+        if self.flat.stride(variable) != 0 or any(d.at.stride(variable) != 0 for d in self.data):
+            return True
+        return any(
+            g.expr.coefficient(variable) or (g.data is not None and g.data[1].stride(variable) != 0) for g in self.guards
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A scalar program: instructions in order. ``read`` names a load of the nest, ``acc`` (attr r) a reduction's result."""
+
+    instrs: tuple[Instr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """``value``: a position in the body. combine: sum prod max min any all argmax argmin."""
+
+    combine: str
+    value: int
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """``access = value`` (a position in the post program); with ``add`` the element is added to instead."""
+
+    access: Access
+    value: int
+    add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a nest runs.
+
+    order: the output variables from the outermost loop inwards (reduced variables always lie inside, in their order).
+    vector: the variable whose points share a vector register, -1 for none; an output variable, or the last reduced one
+    (then 16 or 8 partial results are joined by a fixed tree).
+    tile: (rows, vectors): for a product, a register tile of ``rows`` points of output variable ``tile_row`` by
+    ``vectors`` registers of the vector variable; (1, 1) otherwise.
+    """
+
+    order: tuple[int, ...]
+    vector: int = -1
+    tile: tuple[int, int] = (1, 1)
+    tile_row: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """See the module. extents: the output variables, then the reduced ones. nodes: the graph nodes that it computes."""
+
+    name: str
+    extents: Shape
+    n_out: int
+    loads: tuple[Access, ...]
+    body: Code
+    reductions: tuple[Reduction, ...]
+    post: Code
+    stores: tuple[Store, ...]
+    schedule: Schedule
+    guards: tuple[Condition, ...] = ()
+    nodes: tuple[int, ...] = ()
+
+    @property
+    def reduced(self) -> tuple[int, ...]:
+        """The reduced variables."""
+        return tuple(range(self.n_out, len(self.extents)))
+
+    def reads(self) -> tuple[int, ...]:
+        """The buffers that it reads, ascending."""
+        found = {a.buffer for a in self.loads} | {s.access.buffer for s in self.stores if s.add}
+        accesses = [*self.loads, *(s.access for s in self.stores)]
+        found |= {d.buffer for a in accesses for d in a.data}
+        found |= {g.data[0] for a in accesses for g in a.guards if g.data}
+        found |= {g.data[0] for g in self.guards if g.data}
+        return tuple(sorted(found))
+
+    def writes(self) -> tuple[int, ...]:
+        """The buffers that it writes, ascending."""
+        return tuple(sorted({s.access.buffer for s in self.stores}))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Nests that run one after another for each point of the first ``depth`` output variables, which they share."""
+
+    name: str
+    depth: int
+    nests: tuple[Nest, ...]
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The graph nodes of all nests."""
+        return tuple(n for nest in self.nests for n in nest.nodes)
+
+    def reads(self) -> tuple[int, ...]:
+        """The buffers that it reads, ascending."""
+        return tuple(sorted({b for nest in self.nests for b in nest.reads()}))
+
+    def writes(self) -> tuple[int, ...]:
+        """The buffers that it writes, ascending."""
+        return tuple(sorted({b for nest in self.nests for b in nest.writes()}))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCheck:
+    """Fails unless ``0 <= element < bound`` for every element of an integer buffer. number: the check's in the layout."""
+
+    name: str
+    buffer: int
+    bound: SizeLike
+    number: int
+    message: str
+    source: str
+    nodes: tuple[int, ...] = ()
+
+    def reads(self) -> tuple[int, ...]:
+        """The buffer that it reads."""
+        return (self.buffer,)
+
+    def writes(self) -> tuple[int, ...]:
+        """Nothing."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class FiniteCheck:
+    """Fails where a float buffer holds a NaN or an infinity (``debug=True``)."""
+
+    name: str
+    buffer: int
+    number: int
+    message: str
+    source: str
+    nodes: tuple[int, ...] = ()
+
+    def reads(self) -> tuple[int, ...]:
+        """The buffer that it reads."""
+        return (self.buffer,)
+
+    def writes(self) -> tuple[int, ...]:
+        """Nothing."""
+        return ()
+
+
+Kernel = Nest | Rows | IndexCheck | FiniteCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Buffers and kernels in the order they run. dims: the symbolic sizes. slot: for each buffer its arena slot, or -1.
+
+    outputs: (name, buffer). counts: buffers of steps done, incremented after the last kernel.
+    """
+
+    dims: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[Kernel, ...]
+    outputs: tuple[tuple[str, int], ...]
+    slot: tuple[int, ...] = ()
+    slots: tuple[SizeLike, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+def strides(shape: Sequence[SizeLike]) -> tuple[SizeLike, ...]:
+    """Row-major strides in elements.
+
+    >>> strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    result: list[SizeLike] = []
+    step: SizeLike = 1
+    for extent in reversed(shape):
+        result.append(step)
+        step = step * extent
+    return tuple(reversed(result))
+
+
+def guard_condition(guard: Guard, data: tuple[int, Flat] | None) -> Condition:
+    """A formula's guard with its index from data resolved to a buffer's element."""
+    return Condition(guard.kind, guard.expr, guard.divisor, data)
