@@ -112,7 +112,8 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """``access = value`` (a position in the post program); with ``add`` the element is added to instead."""
+    """``access = value`` (a position in the post program); with ``add`` the element is added to instead. Nothing is stored
+    where a guard of the access fails. All loads of a point come before its stores."""
 
     access: Access
     value: int
@@ -241,7 +242,7 @@ Kernel = Nest | Rows | IndexCheck | FiniteCheck
 class Program:
     """Buffers and kernels in the order they run. dims: the symbolic sizes. slot: for each buffer its arena slot, or -1.
 
-    outputs: (name, buffer). counts: buffers of steps done, incremented after the last kernel.
+    outputs: (name, buffer).
     """
 
     dims: tuple[str, ...]
@@ -250,7 +251,6 @@ class Program:
     outputs: tuple[tuple[str, int], ...]
     slot: tuple[int, ...] = ()
     slots: tuple[SizeLike, ...] = ()
-    counts: tuple[int, ...] = ()
 
 
 def strides(shape: Sequence[SizeLike]) -> tuple[SizeLike, ...]:

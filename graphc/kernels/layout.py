@@ -64,7 +64,8 @@ class Check:
     """A run-time check: the error raised where it fails.
 
     message: may hold ``{value}``, ``{position}`` and ``{bound}``. bound: the size that an index must stay
-    below, 1 where none applies. kind: "index" (IndexRangeError) or "nonfinite" (NonFiniteError). source: the user's own line.
+    below, 1 where none applies. kind: "index" (IndexRangeError) or "nonfinite" (NonFiniteError; ``{value}`` is then the
+    float64 whose bits the value word holds). source: the user's own line.
     """
 
     message: str

@@ -1,0 +1,147 @@
+"""The scalar programs of a nest: values of nodes at index expressions, written through nodes that have no buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+
+from graphc.errors import InternalError
+from graphc.graph.dtypes import int64
+from graphc.graph.formula import (
+    Affine,
+    FromData,
+    Guard,
+    Index,
+    Read,
+    always,
+    index_value,
+    substitute,
+    substitute_guard,
+)
+from graphc.graph.graph import Node
+from graphc.graph.scalar import BodyBuilder, Instr, Scalar
+from graphc.graph.sizes import SizeLike
+from graphc.kernels.form import Access, Condition, DataTerm, Flat, strides
+from graphc.kernels.prepare import in_bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where kept nodes lie: the buffer of each."""
+
+    buffer: Callable[[Node], int]
+
+    def access(self, node: Node, index: Sequence[Index], guards: Sequence[Guard], operands: Sequence[Node]) -> Access:
+        """The element of ``node`` at ``index``; indices and guards from data name ``operands``."""
+        const: SizeLike = 0
+        terms: dict[int, SizeLike] = {}
+        data: list[DataTerm] = []
+        for expr, stride in zip(index, strides(node.shape), strict=True):
+            if isinstance(expr, FromData):
+                data.append(DataTerm(*self.element(expr, operands), stride))
+                continue
+            const = const + stride * expr.const
+            for variable, coefficient in expr.terms:
+                terms[variable] = terms.get(variable, 0) + stride * coefficient
+        flat = Flat(const, tuple(sorted((v, s) for v, s in terms.items() if s != 0)))
+        return Access(self.buffer(node), flat, tuple(data), self.conditions(guards, operands))
+
+    def element(self, data: FromData, operands: Sequence[Node]) -> tuple[int, Flat]:
+        """The buffer and place of an index from data."""
+        access = self.access(operands[data.operand], data.index, (), operands)
+        return access.buffer, access.flat
+
+    def conditions(self, guards: Sequence[Guard], operands: Sequence[Node]) -> tuple[Condition, ...]:
+        """Guards at loop level."""
+        return tuple(
+            Condition(g.kind, g.expr, g.divisor, None if g.data is None else self.element(g.data, operands)) for g in guards
+        )
+
+
+@dataclass(slots=True)
+class NestBody:
+    """Writes one program of a nest. ``here``: nodes whose value at the nest's own point is at hand."""
+
+    address: Address
+    kept: Container[Node]
+    extents: tuple[SizeLike, ...]
+    loads: list[Access]
+    builder: BodyBuilder = field(default_factory=BodyBuilder)
+    here: dict[Node, Scalar] = field(default_factory=dict)
+
+    def accumulator(self, number: int, node: Node) -> Scalar:
+        """The result of the nest's reduction ``number``."""
+        return self.builder.emit(Instr("acc", (), node.dtype, number))
+
+    def load(self, node: Node, index: tuple[Index, ...], guards: tuple[Guard, ...], operands: Sequence[Node]) -> Scalar:
+        """The element of a kept node."""
+        access = self.address.access(node, index, guards, operands)
+        if access not in self.loads:
+            self.loads.append(access)
+        return self.builder.read(self.loads.index(access), node.dtype)
+
+    def value(self, node: Node, table: Sequence[Affine | None], at_point: bool) -> Scalar:
+        """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0.
+
+        at_point: whether the table is the identity, so that nodes in ``here`` are met at this very point.
+        """
+        formula = node.formula
+        guards = tuple(substitute_guard(g, table) for g in formula.guards)
+        guards = tuple(g for g in guards if not always(g, self.extents))
+        reads = [self._read(node, r, table, guards, at_point) for r in formula.reads]
+        indices = [None if t is None else index_value(self.builder, t) for t in table]
+        result = self.builder.include(formula.body, reads, indices)[-1]
+        return self.chosen(guards, node.inputs, result)
+
+    def point(self, node: Node, guards: Sequence[Guard] = ()) -> Scalar:
+        """The value of a formula node's body at a point of its own domain; its guards keep its loads inside, and are
+        otherwise the nest's."""
+        formula = node.formula
+        outer = tuple(g for g in formula.guards if not always(g, self.extents))
+        table: list[Affine | None] = [None] * len(formula.extents)
+        reads = [self._read(node, r, table, outer, False) for r in formula.reads]
+        result = self.builder.include(formula.body, reads)[-1]
+        return self.chosen([g for g in guards if g in outer], node.inputs, result)
+
+    def chosen(self, guards: Sequence[Guard], operands: Sequence[Node], value: Scalar) -> Scalar:
+        """``value`` where all guards hold, else 0."""
+        for guard in guards:
+            value = self.builder.apply("where", self._holds(guard, operands), value, 0)
+        return value
+
+    def _holds(self, guard: Guard, operands: Sequence[Node]) -> Scalar:
+        expr = index_value(self.builder, guard.expr)
+        if guard.kind == "ge":
+            return expr >= 0
+        if guard.kind == "div":
+            return expr % guard.divisor == 0
+        if guard.data is None:
+            return expr == 0
+        data = self.load(operands[guard.data.operand], guard.data.index, (), operands)
+        return expr == self.builder.cast(data, int64)
+
+    def _read(
+        self, node: Node, read: Read, table: Sequence[Affine | None], outer: tuple[Guard, ...], at_point: bool
+    ) -> Scalar:
+        operand = node.inputs[read.operand]
+        index = tuple(_moved(i, table) for i in read.index)
+        own = tuple(g for g in (substitute_guard(g, table) for g in read.guards) if not always(g, self.extents))
+        plain_index = all(isinstance(i, Affine) and i.variable() == k for k, i in enumerate(index))
+        if at_point and operand in self.here and plain_index and len(index) == len(operand.shape):
+            return self.chosen(own, node.inputs, self.here[operand])
+        if operand in self.kept:
+            moved = Read(0, index)
+            guards = own
+            if outer and not in_bounds(moved, operand.shape, self.extents):
+                guards = own + tuple(g for g in outer if g not in own)
+            return self.load(operand, index, guards, node.inputs)
+        if own or any(isinstance(i, FromData) for i in index):
+            raise InternalError(f"lower: node {operand.number} is read under a guard and has no buffer")
+        inner: list[Affine | None] = [i for i in index if isinstance(i, Affine)]
+        return self.value(operand, inner, at_point and plain_index)
+
+
+def _moved(index: Index, table: Sequence[Affine | None]) -> Index:
+    if isinstance(index, Affine):
+        return substitute(index, table)
+    return FromData(index.operand, tuple(substitute(a, table) for a in index.index), index.bound)

@@ -1,0 +1,192 @@
+"""Fusion: which nodes get a buffer, and which of those are computed in one nest.
+
+A node that is not *kept* is computed inside every nest that reads it. Kept nodes are put into groups, a nest each: a
+reduction, product or scatter starts a group; an elementwise node joins the group that makes what it reads, where both
+have the same points and no way leads from that group out and back (so bias, activation, activation derivative and the
+optimizer's update run in the nest of the product before them). A group's order against another is an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from graphc.graph.formula import Formula, FromData, Read, data_indices, plain
+from graphc.graph.graph import Graph, Node
+from graphc.graph.sizes import at_most, product
+from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
+
+INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
+GROUP_LIMIT = 160  # instructions in one nest
+# Instructions that cost about one addition; all others are worth a buffer rather than a second evaluation.
+CHEAP = frozenset(
+    ("read", "const", "index", "size", "cast", "add", "sub", "mul", "neg", "abs", "maximum", "minimum", "where", "equal",
+     "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not")
+)
+
+
+@dataclass(slots=True)
+class Group:
+    """Nodes computed in one nest. root: the reduction, product or scatter that starts it, or None; maps: elementwise."""
+
+    number: int
+    root: Node | None
+    maps: list[Node]
+    n_instrs: int
+    before: set[int] = field(default_factory=set)  # groups that must run earlier, directly
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes, the root first."""
+        return ([self.root] if self.root else []) + self.maps
+
+
+@dataclass(slots=True)
+class Plan:
+    """kept: nodes with a buffer. groups: in the order made. group_of: kept node -> its group."""
+
+    kept: set[Node]
+    groups: list[Group]
+    group_of: dict[Node, Group]
+
+    def reaches(self, start: int, goal: int) -> bool:
+        """Whether group ``start`` must run before group ``goal``."""
+        seen = {goal}
+        stack = [goal]
+        while stack:
+            number = stack.pop()
+            if number == start:
+                return True
+            for earlier in self.groups[number].before:
+                if earlier not in seen:
+                    seen.add(earlier)
+                    stack.append(earlier)
+        return False
+
+
+def is_map(node: Node) -> bool:
+    """Whether a node is elementwise: one point an element."""
+    return node.kind == "formula" and node.formula.combine == "none"
+
+
+def plan(graph: Graph, nodes: list[Node]) -> Plan:
+    """The buffers and groups of a prepared graph."""
+    kept = _kept(graph, nodes)
+    result = Plan(kept, [], {})
+    for node in nodes:
+        if node in kept and node.kind == "formula":
+            _place(node, result)
+    return result
+
+
+def base(node: Node) -> Node:
+    """The node whose buffer holds ``node``: past relabellings."""
+    while SPECIAL_KINDS.get(node.kind) == "relabel":
+        node = node.inputs[0]
+    return node
+
+
+def _kept(graph: Graph, nodes: list[Node]) -> set[Node]:
+    uses: dict[Node, list[tuple[Node, Read | None]]] = {n: [] for n in nodes}
+    for node in nodes:
+        if node.kind != "formula":
+            for operand in node.inputs:
+                uses[operand].append((node, None))
+            continue
+        for read in node.formula.reads:
+            uses[node.inputs[read.operand]].append((node, read))
+        for data in data_indices(node.formula):
+            uses[node.inputs[data.operand]].append((node, None))
+    wanted = set(graph.outputs.values()) | set(graph.updates.values())
+    kept: set[Node] = set()
+    weight: dict[Node, int] = {}  # instructions that a node brings into its reader
+    for node in nodes:
+        if not is_map(node) or node in wanted or is_layout(graph, node) or _must_keep(node, uses[node]):
+            kept.add(node)
+            weight[node] = 1
+            continue
+        total = len(node.formula.body.instrs) + 4 * len(node.formula.guards)
+        total += sum(weight[node.inputs[r.operand]] for r in node.formula.reads)
+        if total > INLINE_LIMIT:
+            kept.add(node)
+            total = 1
+        weight[node] = total
+    return kept
+
+
+def _must_keep(node: Node, uses: list[tuple[Node, Read | None]]) -> bool:
+    formula = node.formula
+    light = all(i.op in CHEAP for i in formula.body.instrs) and len(formula.body.instrs) <= 6
+    readers = {user for user, _ in uses}
+    if len(uses) > 1 and not (light and len(formula.reads) <= 2 and len(readers) <= 3):
+        return True
+    for user, read in uses:
+        if read is None or read.guards or user.kind != "formula":
+            return True
+        if any(isinstance(i, FromData) for i in read.index) and (formula.guards or data_indices(formula)):
+            return True
+        if product_of(user.formula) is not None:
+            return True
+        if not light and not at_most(product(user.formula.extents), product(node.shape)):
+            return True
+    return False
+
+
+def _instructions(formula: Formula) -> int:
+    return len(formula.body.instrs)
+
+
+def loads(node: Node, kept: set[Node]) -> list[tuple[Node, bool]]:
+    """The kept nodes that a node's nest reads, through nodes without buffer, each with whether it is read at the plain
+    indices (element by element) everywhere."""
+    found: dict[Node, bool] = {}
+    stack: list[tuple[Node, bool]] = [(node, True)]
+    while stack:
+        at, same = stack.pop()
+        if at.kind != "formula":
+            continue
+        identity = plain(len(at.shape))
+        for read in at.formula.reads:
+            operand = at.inputs[read.operand]
+            here = same and read.index == identity and operand.shape == at.shape and not read.guards
+            if operand in kept:
+                found[operand] = found.get(operand, True) and here
+            else:
+                stack.append((operand, here))
+        for data in data_indices(at.formula):
+            found[at.inputs[data.operand]] = False
+    return list(found.items())
+
+
+def _place(node: Node, plan: Plan) -> None:
+    needed = loads(node, plan.kept)
+    earlier = {plan.group_of[base(n)].number for n, _ in needed if base(n) in plan.group_of}
+    size = _instructions(node.formula) + sum(1 for _ in needed)
+    if is_map(node):
+        for number in sorted(earlier, reverse=True):
+            group = plan.groups[number]
+            if _may_join(node, size, group, needed, earlier, plan):
+                group.maps.append(node)
+                group.n_instrs += size
+                group.before |= earlier - {number}
+                plan.group_of[node] = group
+                return
+    group = Group(len(plan.groups), None if is_map(node) else node, [node] if is_map(node) else [], size, earlier)
+    plan.groups.append(group)
+    plan.group_of[node] = group
+
+
+def _may_join(
+    node: Node, size: int, group: Group, needed: Iterable[tuple[Node, bool]], earlier: set[int], plan: Plan
+) -> bool:
+    first = group.nodes[0]
+    if group.root is not None and not (group.root.formula.is_plain() and group.root.formula.combine != "none"):
+        return False
+    if group.root is not None and group.root.formula.combine in ("argmax", "argmin"):
+        return False
+    if first.shape != node.shape or group.n_instrs + size > GROUP_LIMIT:
+        return False
+    members = set(group.nodes)
+    if any(base(n) in members and not (same and n in members) for n, same in needed):
+        return False
+    return not any(n != group.number and plan.reaches(group.number, n) for n in earlier)

@@ -1,0 +1,339 @@
+"""Lowering: a prepared, grouped graph becomes a program of nests over buffers, in order, with updates in place.
+
+Order is what the edges say: a group after those whose values it reads; an in-place write of a parameter or state after
+every other reader of the old value; every write to something persistent after every index check. Where writing in place
+would close a cycle, the new value gets a buffer of its own and is copied at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+
+from graphc.errors import InternalError
+from graphc.graph.formula import Formula, Read, always, data_indices, plain
+from graphc.graph.graph import ConstValue, Graph, Node, copy_node, rebuild
+from graphc.graph.scalar import BodyBuilder, Scalar, trace
+from graphc.graph.sizes import SizeLike, names
+from graphc.kernels.body import Address, NestBody
+from graphc.kernels.form import (
+    Access,
+    Buffer,
+    Code,
+    Flat,
+    IndexCheck,
+    Kernel,
+    Nest,
+    Program,
+    Reduction,
+    Schedule,
+    Store,
+    strides,
+)
+from graphc.kernels.fuse import Group, Plan, base, loads, plan
+from graphc.kernels.prepare import prepare, product_of
+from graphc.kernels.schedule import schedule
+
+PERSISTENT = ("param", "state", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A new value written over its target after everything that reads the old one."""
+
+    value: Node
+    target: Node
+    before: frozenset[int]
+
+
+@dataclass(slots=True)
+class Lowering:
+    """The state of one lowering. in_place: kept node -> the leaves that its nest writes. stored: nodes that have a buffer."""
+
+    graph: Graph
+    nodes: list[Node]
+    plan: Plan
+    buffers: list[Buffer] = field(default_factory=list)
+    buffer_of: dict[Node, int] = field(default_factory=dict)
+    in_place: dict[Node, list[Node]] = field(default_factory=dict)
+    stored: set[Node] = field(default_factory=set)
+    copies: list[Copy] = field(default_factory=list)
+
+    def buffer(self, node: Node) -> int:
+        """The number of the buffer that holds a kept node."""
+        return self.buffer_of[base(node)]
+
+
+def lower(graph: Graph) -> Program:
+    """The program of a graph: its outputs and updates computed, kernels in order, memory not yet placed."""
+    graph, _ = prepare(_with_own_nodes(graph))
+    nodes = graph.live()
+    work = Lowering(graph, nodes, plan(graph, nodes))
+    work.stored = _read_elsewhere(work) | set(graph.outputs.values())
+    _place_updates(work)
+    _make_buffers(work)
+    kernels = _ordered(work)
+    dims: dict[str, None] = {}
+    for buffer in work.buffers:
+        for size in buffer.shape:
+            dims.update(dict.fromkeys(names(size)))
+    outputs = tuple((name, work.buffer(node)) for name, node in graph.outputs.items())
+    return Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs)
+
+
+def _with_own_nodes(graph: Graph) -> Graph:
+    """The graph with a copy in the place of an output or new value that is no formula (a leaf, a relabelling): each then
+    has a node of its own to be stored from, which takes part in everything else as any node does."""
+
+    def own(node: Node) -> Node:
+        if node.kind == "formula":
+            return node
+        index = plain(len(node.shape))
+        body = trace(lambda x: x, [node.dtype])
+        return graph.formula(Formula(node.shape, index, node.shape, (Read(0, index),), body), (node,))
+
+    result, _ = rebuild(graph, copy_node)
+    graph = result
+    graph.outputs = {name: own(node) for name, node in graph.outputs.items()}
+    graph.updates = {target: own(value) for target, value in graph.updates.items()}
+    return graph
+
+
+def _read_elsewhere(work: Lowering) -> set[Node]:
+    """The kept nodes that a group other than their own reads, or that an index check reads."""
+    found: set[Node] = set()
+    for group in work.plan.groups:
+        members = set(group.nodes)
+        for member in group.nodes:
+            for node, _ in loads(member, work.plan.kept):
+                if base(node) not in members:
+                    found.add(base(node))
+    return found | {base(node) for node, _, _ in _indices(work)}
+
+
+def _indices(work: Lowering) -> list[tuple[Node, SizeLike, Node]]:
+    """Every index from data with the bound that it must stay below and the first node that uses it, each once."""
+    found: dict[tuple[Node, SizeLike], Node] = {}
+    for node in work.nodes:
+        if node.kind == "formula":
+            for data in data_indices(node.formula):
+                found.setdefault((node.inputs[data.operand], data.bound), node)
+    return [(node, bound, user) for (node, bound), user in found.items()]
+
+
+def _place_updates(work: Lowering) -> None:
+    """Decides for every update whether it is written in place, and adds the edges that this takes."""
+    readers: dict[Node, dict[int, bool]] = {}
+    for group in work.plan.groups:
+        for member in group.nodes:
+            for node, same in loads(member, work.plan.kept):
+                found = readers.setdefault(base(node), {})
+                elementwise = same and node.kind in PERSISTENT and member is not group.root
+                found[group.number] = found.get(group.number, True) and elementwise
+    for target, value in work.graph.updates.items():
+        group = work.plan.group_of[value]
+        found = readers.get(target, {})
+        others = [number for number in found if number != group.number]
+        scatters = group.root is not None and not group.root.formula.is_plain()
+        if found.get(group.number, True) and not scatters and not any(work.plan.reaches(group.number, n) for n in others):
+            group.before.update(others)
+            work.in_place.setdefault(value, []).append(target)
+        else:
+            work.stored.add(value)
+            work.copies.append(Copy(value, target, frozenset([group.number, *others])))
+
+
+def _make_buffers(work: Lowering) -> None:
+    outputs = {node: name for name, node in work.graph.outputs.items()}
+    for node in work.nodes:
+        if node.kind == "formula" and node not in work.stored:
+            continue
+        if node.kind == "formula":
+            role = "output" if node in outputs else "temp"
+            name = outputs.get(node) or work.graph.name(node) or "t"
+            buffer = Buffer(f"{name}.{node.number}", role, node.dtype, node.shape)
+        elif node.kind == "const" and isinstance(node.attr, ConstValue):
+            buffer = Buffer(f"const.{node.number}", "const", node.dtype, node.shape, node.attr)
+        elif base(node) is not node:
+            continue
+        else:
+            buffer = Buffer(str(node.attr) if node.attr is not None else node.kind, node.kind, node.dtype, node.shape)
+        work.buffer_of[node] = len(work.buffers)
+        work.buffers.append(buffer)
+
+
+def _code(builder: BodyBuilder, results: list[Scalar]) -> tuple[Code, list[int]]:
+    """The instructions that some results need, and where those results stand."""
+    needed = [False] * len(builder.instrs)
+    for result in results:
+        needed[result.position] = True
+    moved: dict[int, int] = {}
+    for position in range(len(needed) - 1, -1, -1):
+        if needed[position]:
+            for arg in builder.instrs[position].args:
+                needed[arg] = True
+    kept = []
+    for position, instr in enumerate(builder.instrs):
+        if needed[position]:
+            moved[position] = len(kept)
+            kept.append(replace(instr, args=tuple(moved[a] for a in instr.args)))
+    return Code(tuple(kept)), [moved[r.position] for r in results]
+
+
+def _nests(work: Lowering, group: Group) -> list[Nest]:
+    """The nest of a group; for a scatter one that fills with zeros before it."""
+    root = group.root
+    address = Address(work.buffer)
+    name = f"k{group.number}"
+    if root is not None and not root.formula.is_plain():
+        return _scatter(work, root, name, address)
+    extents = root.formula.extents if root is not None else group.maps[0].shape
+    shape = group.nodes[0].shape
+    accesses: list[Access] = []
+    body = NestBody(address, work.plan.kept, extents, accesses)
+    post = NestBody(address, work.plan.kept, shape, accesses)
+    reductions: tuple[Reduction, ...] = ()
+    guards = ()
+    code = Code()
+    if root is not None:
+        result = body.point(root)
+        code, (position,) = _code(body.builder, [result])
+        reductions = (Reduction(root.formula.combine, position, root.dtype),)
+        guards = address.conditions([g for g in root.formula.guards if not always(g, extents)], root.inputs)
+        post.here[root] = post.accumulator(0, root)
+    identity = [None] * len(shape)
+    for node in group.maps:
+        post.here[node] = post.value(node, identity, True)
+    wanted = [(node, leaf) for node in group.nodes for leaf in _targets(work, node)]
+    after, positions = _code(post.builder, [post.here[node] for node, _ in wanted])
+    stores = tuple(
+        Store(Access(work.buffer(leaf), Flat(0, _plain_terms(leaf))), position)
+        for (_, leaf), position in zip(wanted, positions, strict=True)
+    )
+    order = Schedule(tuple(range(len(shape))))
+    nodes = tuple(n.number for n in group.nodes)
+    nest = Nest(name, extents, len(shape), tuple(accesses), code, reductions, after, stores, order, guards, nodes)
+    is_product = root is not None and product_of(root.formula) is not None and len(code.instrs) == 3 and not guards
+    return [schedule(_used_loads(nest), is_product)]
+
+
+def _targets(work: Lowering, node: Node) -> list[Node]:
+    """Where a node's value is stored: its own buffer if it has one, then the leaves that it updates in place."""
+    return ([node] if node in work.stored else []) + work.in_place.get(node, [])
+
+
+def _plain_terms(node: Node) -> tuple[tuple[int, SizeLike], ...]:
+    return tuple((v, s) for v, s in enumerate(strides(node.shape)))
+
+
+def _used_loads(nest: Nest) -> Nest:
+    """The nest without loads that neither program names."""
+    used = sorted({i.attr for c in (nest.body, nest.post) for i in c.instrs if i.op == "read" and isinstance(i.attr, int)})
+    number = {old: new for new, old in enumerate(used)}
+
+    def code(c: Code) -> Code:
+        return Code(tuple(replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs))
+
+    return replace(nest, loads=tuple(nest.loads[k] for k in used), body=code(nest.body), post=code(nest.post))
+
+
+def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Nest]:
+    formula = root.formula
+    if formula.combine != "sum":
+        raise InternalError(f"lower: node {root.number} scatters with {formula.combine}")
+    target = work.buffer(root)
+    builder = BodyBuilder()
+    zero, (position,) = _code(builder, [builder.const(0, root.dtype)])
+    whole = Access(target, Flat(0, ((0, 1),)))
+    size = work.buffers[target].size
+    fill = Nest(f"{name}_zero", (size,), 1, (), Code(), (), zero, (Store(whole, position),), Schedule((0,)), (), (root.number,))
+    accesses: list[Access] = []
+    post = NestBody(address, work.plan.kept, formula.extents, accesses)
+    value = post.point(root, formula.guards)
+    code, (position,) = _code(post.builder, [value])
+    guards = tuple(g for g in formula.guards if not always(g, formula.extents))
+    store = Store(address.access(root, formula.write, guards, root.inputs), position, add=True)
+    n = len(formula.extents)
+    nest = Nest(name, formula.extents, n, tuple(accesses), Code(), (), code, (store,), Schedule(tuple(range(n))), (), (root.number,))
+    return [schedule(fill, False), schedule(_used_loads(nest), False)]
+
+
+def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:
+    builder = BodyBuilder()
+    code, (position,) = _code(builder, [builder.read(0, copy.value.dtype)])
+    flat = Flat(0, _plain_terms(copy.value))
+    n = len(copy.value.shape)
+    source, target = Access(work.buffer(copy.value), flat), Access(work.buffer(copy.target), flat)
+    nest = Nest(f"copy{number}", copy.value.shape, n, (source,), Code(), (), code, (Store(target, position),), Schedule(tuple(range(n))),
+                (), (copy.value.number,))
+    return schedule(nest, False)
+
+
+def _ordered(work: Lowering) -> list[Kernel]:
+    """The kernels, each after what it needs; among those that may run, the one declared first."""
+    items: list[tuple[int, Callable[[], list[Kernel]]]] = []
+    before: list[set[int]] = []
+    for group in work.plan.groups:
+        items.append((group.number, lambda g=group: list(_nests(work, g))))  # type: ignore[misc]
+        before.append(set(group.before))
+    for number, copy in enumerate(work.copies):
+        items.append((len(items), lambda k=number, c=copy: [_copy_nest(work, k, c)]))  # type: ignore[misc]
+        before.append(set(copy.before))
+    n_writing = len(items)
+    for number, (node, bound, user) in enumerate(_indices(work)):
+        check = _check(work, number, node, bound, user)
+        place = len(items)
+        items.append((-1, lambda c=check: [c]))  # type: ignore[misc]
+        source = work.plan.group_of.get(base(node))
+        before.append({source.number} if source else set())
+        for group in work.plan.groups:
+            if any((node, bound) in _index_uses(member, work.plan.kept) for member in group.nodes):
+                before[group.number].add(place)
+        for item in range(n_writing):
+            if item >= len(work.plan.groups) or any(work.in_place.get(m) for m in work.plan.groups[item].nodes):
+                before[item].add(place)
+    return _sorted(items, before)
+
+
+def _sorted(items: list[tuple[int, Callable[[], list[Kernel]]]], before: list[set[int]]) -> list[Kernel]:
+    after: list[list[int]] = [[] for _ in items]
+    missing = [len(b) for b in before]
+    for item, earlier in enumerate(before):
+        for e in earlier:
+            after[e].append(item)
+    ready = [(items[k][0], k) for k, count in enumerate(missing) if count == 0]
+    heapify(ready)
+    kernels: list[Kernel] = []
+    done = 0
+    while ready:
+        _, item = heappop(ready)
+        kernels.extend(items[item][1]())
+        done += 1
+        for later in after[item]:
+            missing[later] -= 1
+            if missing[later] == 0:
+                heappush(ready, (items[later][0], later))
+    if done < len(items):
+        raise InternalError("lower: the groups' order closes a cycle")
+    return kernels
+
+
+def _index_uses(node: Node, kept: set[Node]) -> set[tuple[Node, SizeLike]]:
+    """The indices from data that a node's nest uses, through nodes without a buffer."""
+    found: set[tuple[Node, SizeLike]] = set()
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if at.kind == "formula":
+            found.update((at.inputs[d.operand], d.bound) for d in data_indices(at.formula))
+            stack.extend(i for i in at.inputs if i not in kept)
+    return found
+
+
+def _check(work: Lowering, number: int, node: Node, bound: SizeLike, user: Node) -> IndexCheck:
+    origin = next((o for o in work.graph.origins.get(user, ()) if o.op), None)
+    name = origin.op if origin else "index"
+    source = str(origin.site) if origin and origin.site else ""
+    message = f"{name}: index {{value}} at position {{position}} of {work.graph.name(node) or 'the index'} given; needs 0 <= index < {{bound}}"
+    return IndexCheck(f"check{number}", work.buffer(node), bound, number, message, source, (user.number,))

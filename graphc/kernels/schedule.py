@@ -1,0 +1,157 @@
+"""Schedules: the order of a nest's loops, which variable fills vector registers, and the register tile of a product."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.graph.formula import Affine, Shape
+from graphc.graph.sizes import SizeLike
+from graphc.kernels.form import Access, Code, Flat, Nest, Schedule
+
+NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
+
+
+def schedule(nest: Nest, product: bool) -> Nest:
+    """The nest with mergeable loops merged and its schedule chosen. product: whether it is a matrix product."""
+    if product:
+        return replace(nest, schedule=_tile(nest))
+    nest = _merged(nest)
+    order = tuple(range(nest.n_out))
+    scalar_only = any(s.add for s in nest.stores) and not _adds_in_vector(nest)
+    if scalar_only:
+        return replace(nest, schedule=Schedule(order))
+    best, best_score = -1, 0.0
+    candidates = list(range(nest.n_out))
+    if nest.reduced and not any(r.combine in ("argmax", "argmin") for r in nest.reductions):
+        candidates.append(nest.reduced[-1])
+    for variable in candidates:
+        score = _score(nest, variable)
+        if score > best_score:
+            best, best_score = variable, score
+    if best >= nest.n_out or best < 0:
+        return replace(nest, schedule=Schedule(order, best))
+    return replace(nest, schedule=Schedule(tuple(v for v in order if v != best) + (best,), best))
+
+
+def nominal(size: SizeLike) -> int:
+    """A number that stands for a size where loops are weighed."""
+    return size if isinstance(size, int) else NOMINAL
+
+
+def _score(nest: Nest, variable: int) -> float:
+    """How well ``variable`` fills vector registers: unit strides are good, strided accesses bad, few points useless."""
+    extent = nominal(nest.extents[variable])
+    if extent < 2:
+        return 0.0
+    fill = extent / (16 * -(-extent // 16))
+    total, worth = 0.0, 0.0
+    accesses = [*nest.loads, *(s.access for s in nest.stores), *(s.access for s in nest.stores)]
+    for access in accesses:
+        total += 1
+        stride = access.flat.stride(variable)
+        if any(d.at.stride(variable) != 0 for d in access.data):
+            worth += 0.15
+        elif stride == 0:
+            worth += 0.9
+        elif stride == 1:
+            worth += 1.0
+        else:
+            worth += 0.1
+    if variable >= nest.n_out:
+        worth *= 0.9  # partial results must be joined
+    return fill * worth / max(total, 1)
+
+
+def _adds_in_vector(nest: Nest) -> bool:
+    """Whether every adding store has the last variable at stride 1, outside its indices from data."""
+    last = nest.n_out - 1
+    return last >= 0 and all(
+        s.access.flat.stride(last) == 1 and not any(d.at.stride(last) != 0 for d in s.access.data) for s in nest.stores if s.add
+    )
+
+
+def _tile(nest: Nest) -> Schedule:
+    """A register tile: at most 24 accumulators, the result's last own axis in vectors, the other operand's in rows."""
+    column = next(v for v in reversed(range(nest.n_out)) if any(a.flat.stride(v) == 1 for a in nest.loads[:2]) or v == 0)
+    left = next((a for a in nest.loads[:2] if not a.moves_with(column)), nest.loads[0])
+    rows = [v for v in range(nest.n_out) if v != column and left.moves_with(v)]
+    rows = [v for v in rows if not all(a.moves_with(v) for a in nest.loads[:2])] or rows
+    if not rows:
+        return Schedule(tuple(v for v in range(nest.n_out) if v != column) + (column,), column)
+    row = max(rows, key=lambda v: (nominal(nest.extents[v]), v))
+    n, m = nest.extents[column], nest.extents[row]
+    vectors = -(-n // 16) if isinstance(n, int) else 2
+    across = next(c for c in (2, 3, 1) if vectors % c == 0 or c == 1) if vectors > 3 else max(vectors, 1)
+    if vectors > 3 and across == 1:
+        across = 3
+    down = _rows(m, 8 if across > 1 else 12)
+    others = tuple(v for v in range(nest.n_out) if v not in (column, row))
+    return Schedule(others + (column, row), column, (down, across), row)
+
+
+def _rows(extent: SizeLike, most: int) -> int:
+    """Rows of a tile: a divisor of a static extent where a large one exists."""
+    if not isinstance(extent, int):
+        return 8
+    if extent <= most:
+        return extent
+    return next((r for r in range(most, most // 2, -1) if extent % r == 0), min(8, most))
+
+
+def _merged(nest: Nest) -> Nest:
+    """The nest with neighbouring output variables merged where every access walks over both as over one."""
+    variable = nest.n_out - 2
+    while variable >= 0:
+        if _mergeable(nest, variable):
+            nest = _merge(nest, variable)
+        variable -= 1
+    return nest
+
+
+def _mergeable(nest: Nest, first: int) -> bool:
+    inner = first + 1
+    named = {i.attr for code in (nest.body, nest.post) for i in code.instrs if i.op == "index"}
+    if first in named or inner in named or nest.guards:
+        return False
+    for access in (*nest.loads, *(s.access for s in nest.stores)):
+        if access.guards or access.data:
+            if any(access.moves_with(v) for v in (first, inner)):
+                return False
+            continue
+        if access.flat.stride(first) != access.flat.stride(inner) * nest.extents[inner]:
+            return False
+    return True
+
+
+def _merge(nest: Nest, first: int) -> Nest:
+    def moved(variable: int) -> int:
+        return variable if variable <= first else variable - 1
+
+    def flat(f: Flat) -> Flat:
+        return Flat(f.const, tuple((moved(v), s) for v, s in f.terms if v != first))
+
+    def access(a: Access) -> Access:
+        return replace(
+            a,
+            flat=flat(a.flat),
+            data=tuple(replace(d, at=flat(d.at)) for d in a.data),
+            guards=tuple(
+                replace(g, expr=Affine(g.expr.const, tuple((moved(v), c) for v, c in g.expr.terms)),
+                        data=None if g.data is None else (g.data[0], flat(g.data[1])))
+                for g in a.guards
+            ),
+        )
+
+    def code(c: Code) -> Code:
+        return Code(tuple(replace(i, attr=moved(i.attr)) if i.op == "index" and isinstance(i.attr, int) else i for i in c.instrs))
+
+    extents: Shape = nest.extents[:first] + (nest.extents[first] * nest.extents[first + 1],) + nest.extents[first + 2 :]
+    return replace(
+        nest,
+        extents=extents,
+        n_out=nest.n_out - 1,
+        loads=tuple(access(a) for a in nest.loads),
+        stores=tuple(replace(s, access=access(s.access)) for s in nest.stores),
+        body=code(nest.body),
+        post=code(nest.post),
+    )
