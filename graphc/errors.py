@@ -30,6 +30,13 @@ class InputError(GraphcError, ValueError):
     """A call without an input, or with one that nobody declared."""
 
 
+class UnknownNameError(InputError, KeyError):
+    """A weight, state or hyper-parameter asked for by a name that does not exist."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would quote the message
+
+
 class NotDifferentiable(GraphcError, ValueError):
     """A derivative that does not exist: through an integer, of a non-scalar, by something unused."""
 
@@ -40,6 +47,10 @@ class NonFiniteError(GraphcError, ArithmeticError):
 
 class FileFormatError(GraphcError, ValueError):
     """A file of weights that does not belong to this step."""
+
+
+class FileAccessError(GraphcError, OSError):
+    """A file that the system does not let graphc read or write."""
 
 
 class UsageError(GraphcError, TypeError):

@@ -1,0 +1,1 @@
+"""Running compiled programs: loading, caching, calling, training, saving."""

@@ -1,0 +1,346 @@
+"""Training for whole epochs: native chunks of about 25 ms, and between them signals and the progress bar."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.errors import InputError, ShapeError, UsageError
+from graphc.graph.sizes import evaluate
+from graphc.runtime import epoch
+from graphc.runtime.arguments import Array, gather
+from graphc.runtime.memory import zeroed
+from graphc.runtime.program import Context, Program
+
+_CHUNK_S = 0.025
+_REDRAW_S = 0.07  # with the chunk's 25 ms, the bar is redrawn within 100 ms
+_MOST_GROWTH = 16
+_MOST_STEPS = 1 << 20  # in one call: 8 MB of losses
+_EPOCH_BLOCK = 1024  # epochs whose means are kept natively before they are taken over
+_SHUFFLE_BLOCK = 1 << 20  # rows shuffled in one go, some 20 ms where they are far beyond the cache
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How to train; ``seed`` is any text, hashed."""
+
+    batch_size: int
+    epochs: int
+    shuffle: bool
+    until: float | None
+    progress: bool
+    seed: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How a training went.
+
+    losses: the mean loss a sample of each epoch. step_losses: the loss of each step. outputs: the mean of each further
+    output, a row an epoch. validation: the mean loss a sample on the validation data after each epoch. seconds: in all.
+    """
+
+    losses: list[float]
+    step_losses: Doubles
+    outputs: dict[str, Doubles]
+    validation: list[float]
+    seconds: float
+
+    def plot(self, path: str = "") -> object:
+        """A Matplotlib figure of the losses by epoch, saved to ``path`` where one is given.
+
+        Raises: UsageError where Matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise UsageError("history.plot: needs Matplotlib: pip install matplotlib") from error
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        epochs = range(1, len(self.losses) + 1)
+        axes.plot(epochs, self.losses, label="training", marker="." if len(self.losses) < 50 else "")
+        if self.validation:
+            axes.plot(epochs, self.validation, label="validation", marker="." if len(self.losses) < 50 else "")
+            axes.legend()
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("mean loss a sample")
+        if path:
+            figure.savefig(path)
+        return figure
+
+    def __repr__(self) -> str:
+        last = f", last loss {self.losses[-1]:.6g}" if self.losses else ""
+        return f"<history: {len(self.losses)} epochs, {len(self.step_losses)} steps{last}, {self.seconds:.3g} s>"
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is gathered while training."""
+
+    losses: list[float] = field(default_factory=list)
+    step_losses: list[Doubles] = field(default_factory=list)
+    outputs: dict[str, list[Doubles]] = field(default_factory=dict)
+    validation: list[float] = field(default_factory=list)
+
+
+def train(
+    program: Program,
+    data: Mapping[str, object],
+    options: FitOptions,
+    validation: Mapping[str, object] | None = None,
+    forward: Program | None = None,
+) -> History:
+    """Train ``program`` on ``data``; ``forward`` gives the loss alone, for ``validation``.
+
+    Raises: InputError, ShapeError, DTypeError before the first step; a program's own failure with epoch and step.
+    """
+    _check_options(program, options)
+    plan = _Plan(program, data, options)
+    judge = _judge(program, forward, validation, options.batch_size)
+    record = _Record()
+    started = time.perf_counter()
+    if options.epochs:
+        _loop(plan, options, judge, record)
+    outputs = {key: np.concatenate(rows) for key, rows in record.outputs.items()}
+    steps = np.concatenate([np.empty(0), *record.step_losses])
+    return History(record.losses, steps, outputs, record.validation, time.perf_counter() - started)
+
+
+def _check_options(program: Program, options: FitOptions) -> None:
+    for name, value, least in (("batch_size", options.batch_size, 1), ("epochs", options.epochs, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(f"step.fit: {name}={value!r} given; needs an integer of at least {least}")
+    if options.until is not None and not isinstance(options.until, (int, float, np.integer, np.floating)):
+        raise InputError(f"step.fit: until={options.until!r} given; needs a number or None")
+    if not epoch.can_fit(program.layout):
+        stray = epoch.unsliceable(program.layout)
+        why = f"input {stray!r} has the batch elsewhere than as its first axis" if stray else "no input begins with it"
+        raise UsageError(f"step.fit: needs inputs whose first axis is one symbolic dimension, the batch: {why}")
+
+
+def _taken(program: Program, data: object, what: str) -> list[Array]:
+    """The data as arrays in the order of the program's inputs, none of them the weights' own memory."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what}: {type(data).__name__} given; needs a dict with an array for each input")
+    arrays = gather(what, program.slots, data)
+    return [array.copy() if program.owns(array) else array for array in arrays]
+
+
+class _Plan:
+    """Everything that the native loop reads, kept alive; the words of ``run``."""
+
+    def __init__(self, program: Program, data: Mapping[str, object], options: FitOptions) -> None:
+        layout = program.layout
+        self.program = program
+        self.arrays = _taken(program, data, "step.fit")
+        dims = program.dims_of(self.arrays, "step.fit")
+        self.n_rows = dims[layout.batch_dim]
+        rows = min(int(options.batch_size), self.n_rows)
+        n_full, tail = divmod(self.n_rows, rows)
+        self.n_steps = n_full + bool(tail)
+        self.full = program.context({**dims, layout.batch_dim: rows})
+        self.tail = program.context({**dims, layout.batch_dim: tail}) if tail else self.full
+        self.inputs = epoch.sliced(layout)
+        self.outputs = epoch.averaged(layout)
+        n_words = epoch.output_word(len(self.inputs), len(self.outputs), "width")
+        self.words = (ctypes.c_int64 * n_words)()
+        self.doubles = (ctypes.c_double * n_words).from_buffer(self.words)
+        self.order = np.arange(self.n_rows) if options.shuffle else np.empty(0, np.int64)
+        self.shuffles_here = options.shuffle and self.n_rows > _SHUFFLE_BLOCK
+        values = {
+            "n_full": n_full, "n_steps": self.n_steps, "rows": rows, "tail_rows": tail, "n_rows": self.n_rows,
+            "order": self.address(self.order) if options.shuffle else 0,
+            "shuffles": options.shuffle and not self.shuffles_here, "random": _random_state(options.seed),
+            "context": self.full.address, "tail_context": self.tail.address,
+        }  # fmt: skip
+        for name, value in values.items():
+            self.set(name, value)
+        self.doubles[epoch.word("until")] = math.nan if options.until is None else float(options.until)
+        self.staging = self._point_inputs(rows, dims)
+        self.sums, self.means = self._point_outputs(dims)
+        self.epoch_losses = np.empty(_EPOCH_BLOCK)
+        self.set("epoch_losses", self.address(self.epoch_losses))
+
+    def address(self, array: Array) -> int:
+        return self.program.address(array)
+
+    def set(self, name: str, value: int) -> None:
+        self.words[epoch.word(name)] = value
+
+    def get(self, name: str) -> int:
+        return self.words[epoch.word(name)]
+
+    def _point_inputs(self, rows: int, dims: Mapping[str, int]) -> list[Array]:
+        """Where the rows come from and where a batch of them is gathered; inputs not sliced stay as they are."""
+        layout, slots = self.program.layout, self.program.slots
+        by_word = {slot.word: array for slot, array in zip(slots, self.arrays, strict=True)}
+        staging: list[Array] = []
+        for n, item in enumerate(self.inputs):
+            buffer = layout.buffers[item.buffer]
+            row_bytes = math.prod([buffer.dtype.itemsize, *(evaluate(size, dims) for size in buffer.shape[1:])])
+            staging.append(zeroed(rows * row_bytes if self.order.size else 0))
+            source = by_word.pop(layout.buffer_word(item.buffer))
+            for name, value in (
+                ("data", self.address(source)), ("staging", self.address(staging[-1])), ("row_bytes", row_bytes)
+            ):  # fmt: skip
+                self.words[epoch.input_word(n, name)] = value
+        for word, array in by_word.items():
+            self.full.words[word] = self.tail.words[word] = self.address(array)
+        return staging
+
+    def _point_outputs(self, dims: Mapping[str, int]) -> tuple[list[Doubles], list[Doubles]]:
+        """The sums over an epoch of each output, and the means of a block of epochs."""
+        layout = self.program.layout
+        sums: list[Doubles] = []
+        means: list[Doubles] = []
+        for n, item in enumerate(self.outputs):
+            declared = epoch.averaged_shape(layout.buffers[item.buffer], item.by_row)
+            shape = tuple(evaluate(size, dims) for size in declared)
+            sums.append(np.zeros(shape))
+            means.append(np.empty((_EPOCH_BLOCK, *shape)))
+            for name, value in (
+                ("width", sums[-1].size), ("sums", self.address(sums[-1])), ("means", self.address(means[-1]))
+            ):  # fmt: skip
+                self.words[epoch.output_word(len(self.inputs), n, name)] = value
+        return sums, means
+
+
+def _random_state(seed: str) -> int:
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little", signed=True)
+
+
+def _loop(plan: _Plan, options: FitOptions, judge: Callable[[], float] | None, record: _Record) -> None:
+    left = int(options.epochs)
+    total = left * plan.n_steps
+    bar = _Bar(total) if options.progress else None
+    try:
+        stopped = False
+        while left and not stopped:
+            block = min(left, _EPOCH_BLOCK)
+            stopped = _run_block(plan, block, judge, record, bar, int(options.epochs))
+            left -= block
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _run_block(
+    plan: _Plan, n_epochs: int, judge: Callable[[], float] | None, record: _Record, bar: _Bar | None, of: int
+) -> bool:
+    """Train for some epochs; whether ``until`` was met."""
+    plan.set("epoch", 0)
+    plan.set("step", 0)
+    plan.set("n_epochs", n_epochs)
+    plan.set("pauses", judge is not None or plan.shuffles_here)
+    entry = plan.program.epoch_entry()
+    address = ctypes.addressof(plan.words)
+    before, seen, budget = len(record.losses), 0, 1
+    while True:
+        if plan.shuffles_here and plan.get("step") == 0:
+            _shuffle(plan)
+        budget = 1 if plan.program.debug else budget
+        losses = np.empty(budget)
+        plan.set("budget", budget)
+        plan.set("step_losses", plan.address(losses))
+        began = time.perf_counter()
+        status, context = _run_chunk(plan, entry, address)
+        spent = time.perf_counter() - began
+        done, ended = plan.get("done"), plan.get("epoch")
+        record.step_losses.append(losses[:done])
+        if status:
+            where = f" (step.fit: epoch {before + ended + 1} of {of}, step {plan.get('step') + 1} of {plan.n_steps})"
+            raise plan.program.failure(context, status, where)
+        if ended > seen:
+            _take_epochs(plan, seen, ended, record)
+            seen = ended
+            if judge is not None:
+                record.validation.append(judge())
+        if bar is not None:
+            shown = losses[done - 1] if not record.losses else record.losses[-1]
+            bar.set_postfix_str(f"epoch {min(before + ended + 1, of)}/{of}, loss {shown:.4g}", refresh=False)
+            bar.update(done)
+        if plan.get("stopped") or ended == n_epochs:
+            return bool(plan.get("stopped"))
+        budget = int(min(max(1.0, done * _CHUNK_S / max(spent, 1e-9)), budget * _MOST_GROWTH, _MOST_STEPS))
+
+
+def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[int, Context]:
+    """One native call: its status and the context of the step that it ended with. The lock is free between chunks."""
+    program = plan.program
+    with program.native([plan.full, plan.tail]) as undo:
+        status = entry(address)
+        program.n_calls += plan.get("done")
+        if status:
+            undo()
+    return status, plan.full if plan.get("step") < plan.get("n_full") else plan.tail
+
+
+def _take_epochs(plan: _Plan, first: int, last: int, record: _Record) -> None:
+    record.losses.extend(float(loss) for loss in plan.epoch_losses[first:last])
+    for item, means in zip(plan.outputs, plan.means, strict=True):
+        record.outputs.setdefault(item.key, []).append(means[first:last].copy())
+
+
+def _shuffle(plan: _Plan) -> None:
+    """Shuffle many rows, in pieces between which a signal is answered."""
+    shuffle = plan.program.shuffle_entry()
+    state = ctypes.addressof(plan.words) + 8 * epoch.word("random")
+    for first in range(0, plan.n_rows, _SHUFFLE_BLOCK):
+        shuffle(plan.address(plan.order), first, min(first + _SHUFFLE_BLOCK, plan.n_rows), state)
+
+
+def _judge(
+    program: Program, forward: Program | None, data: Mapping[str, object] | None, batch_size: int
+) -> Callable[[], float] | None:
+    """A function that gives the mean loss a sample on the validation data; all of it is checked here."""
+    if data is None or forward is None:
+        return None
+    what = "step.fit: validation"
+    if isinstance(data, Mapping):
+        known = {slot.name for slot in forward.slots}
+        trained = {slot.name for slot in program.slots}
+        data = {name: value for name, value in data.items() if name in known or name not in trained}
+    arrays = _taken(forward, data, what)
+    batch_dim = program.layout.batch_dim
+    dims = forward.dims_of(arrays, what)
+    if batch_dim not in dims:
+        raise ShapeError(f"{what}: the loss does not depend on the batch")
+    n_rows = dims[batch_dim]
+    along = {slot.name for slot in forward.slots if slot.shape and str(slot.shape[0]) == batch_dim}
+    names = [slot.name for slot in forward.slots]
+
+    def mean_loss() -> float:
+        total = 0.0
+        for first in range(0, n_rows, batch_size):
+            rows = slice(first, min(first + batch_size, n_rows))
+            batch = {name: a[rows] if name in along else a for name, a in zip(names, arrays, strict=True)}
+            with forward.lock:
+                loss = float(forward.run(batch).outputs[0][1])
+            total += loss * (rows.stop - rows.start)
+        return total / n_rows
+
+    return mean_loss
+
+
+class _Bar:
+    """A tqdm bar without the helper thread that tqdm starts for bars of its own pace."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+            monitor_interval = 0
+
+        self._bar = Bar(total=total, unit="step", mininterval=_REDRAW_S, miniters=1, dynamic_ncols=True, smoothing=0.05)
+        self.set_postfix_str = self._bar.set_postfix_str
+        self.update = self._bar.update
+        self.close = self._bar.close

@@ -1,0 +1,322 @@
+"""A compiled program in this process: its contexts, arena and calls."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.errors import GraphcError, IndexRangeError, InternalError, NonFiniteError, UsageError
+from graphc.graph.sizes import evaluate
+from graphc.kernels.layout import (
+    FIRST_DIM_WORD,
+    IN_ARENA,
+    PERSISTENT,
+    WORD_POSITION,
+    WORD_VALUE,
+    Buffer,
+    Layout,
+    slot_offsets,
+    verify,
+)
+from graphc.llvm.target import Target
+from graphc.runtime import epoch
+from graphc.runtime.arguments import (
+    Array,
+    DimSolver,
+    gather,
+    input_slots,
+    plain_address,
+    quick_address,
+    reads_addresses,
+    scalar,
+)
+from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.memory import Allocator, Bytes, zeroed
+from graphc.runtime.store import Store
+
+Entry = Callable[[int], int]
+
+_RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
+_MOST_CONTEXTS = 256
+
+_WITHOUT_LOCK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
+_SHUFFLE = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int64, ctypes.c_size_t)
+_WITH_LOCK = ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Machine code and its layout, as the cache keeps them."""
+
+    layout: Layout
+    object_code: bytes
+
+
+def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[str] = ()) -> Compiled:
+    """The program of one LLVM module, with the native epoch loop added where the layout is a training step's.
+
+    Raises: InternalError where the text or the layout is ill-formed.
+    """
+    verify(layout)
+    texts = [text, epoch.module_text(layout, fma=target.fma)] if epoch.can_fit(layout) else [text]
+    return Compiled(layout, compile_object(texts, target, passes))
+
+
+class Context:
+    """The words that native code is called with, for one tuple of dimensions."""
+
+    __slots__ = ("address", "arena", "call", "dims", "loss", "outputs", "words")
+
+    def __init__(self, layout: Layout, dims: Mapping[str, int], call: Entry) -> None:
+        self.dims = dict(dims)
+        self.call = call
+        self.words = (ctypes.c_int64 * layout.n_words())()
+        self.address = ctypes.addressof(self.words)
+        self.words[FIRST_DIM_WORD : FIRST_DIM_WORD + len(layout.dims)] = [dims[name] for name in layout.dims]
+        self.arena: Bytes | None = None
+        self.loss: memoryview | None = None
+        self.outputs: tuple[tuple[str, Array], ...] = ()
+
+
+class Program:
+    """A loaded program. Calls are serialised by the store's lock; a call from within a call is refused."""
+
+    __slots__ = (
+        "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
+        "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_solver", "debug", "layout", "lock", "n_calls",
+        "name", "slots", "store",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        target: Target,
+        store: Store | None = None,
+        *,
+        name: str = "step",
+        debug: bool = False,
+        allocate: Allocator = zeroed,
+    ) -> None:
+        layout = compiled.layout
+        self.name = name
+        self.layout = layout
+        self.store = store
+        self.lock = store.lock if store is not None else threading.RLock()
+        self.slots = input_slots(layout)
+        self.n_calls = 0
+        self._solver = DimSolver(layout.dims, self.slots)
+        symbols = [layout.symbol, *epoch.SYMBOLS] if epoch.can_fit(layout) else [layout.symbol]
+        self._native: Native = load(compiled.object_code, symbols, target)
+        self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
+        self._held: Entry = _WITH_LOCK(self._native.addresses[layout.symbol])
+        self._address_of = quick_address if reads_addresses() else plain_address
+        self._allocate = allocate
+        self._arena: Bytes = allocate(0)
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], Context] = {}
+        self._busy = False
+        self.debug = debug
+        self._owned = store.addresses() if store is not None else range(0)
+        self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
+        self._hypers, self._kept = _hyper_memory([b for b in layout.buffers if b.role == "hyper"])
+        self._hyper_default: dict[str, bool | int | float] = {
+            b.name: b.default for b in layout.buffers if b.role == "hyper" and b.default is not None
+        }
+        self._hyper_stale = True
+
+    # What the arena is made of
+
+    def arena_bytes(self, dims: Mapping[str, int] | None = None) -> int:
+        """The size of the arena for these dimensions; without them, of the arena as it is."""
+        return int(self._arena.size) if dims is None else slot_offsets(self.layout, dims)[1]
+
+    def use_allocator(self, allocate: Allocator) -> None:
+        """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
+        with self.lock:
+            self._allocate = allocate
+            self._arena = allocate(0)
+
+    def context(self, dims: Mapping[str, int]) -> Context:
+        """A new context for these dimensions, its inputs' words not yet set."""
+        slow = evaluate(self.layout.cost_ns, dims) > _RELEASE_ABOVE_NS
+        context = Context(self.layout, dims, self._released if slow else self._held)
+        self.point(context)
+        return context
+
+    def point(self, context: Context) -> None:
+        """Give the context the addresses of all but the inputs, in an arena that is large enough for it."""
+        layout, words = self.layout, context.words
+        offsets, total = slot_offsets(layout, context.dims)
+        if total > self._arena.size:
+            self._arena = self._allocate(total)  # other contexts notice by themselves
+        base = int(self._arena.ctypes.data)
+        views: dict[str, Array] = {}
+        for number, buffer in enumerate(layout.buffers):
+            if buffer.role in IN_ARENA:
+                words[layout.buffer_word(number)] = base + offsets[buffer.slot]
+                if buffer.role == "output":
+                    views[buffer.name] = self._view(buffer, offsets[buffer.slot], context.dims)
+            elif buffer.role == "hyper":
+                words[layout.buffer_word(number)] = int(self._hypers[buffer.name].ctypes.data)
+            elif buffer.role in PERSISTENT:
+                if self.store is None:
+                    raise InternalError(f"{self.name}: {buffer.name!r} needs a store")
+                words[layout.buffer_word(number)] = int(self.store[buffer.name].ctypes.data)
+        results = layout.results
+        context.loss = views[results.loss].reshape(1).data if results.loss else None
+        context.outputs = tuple((key, self._result(name, views)) for key, name in results.outputs)
+        context.arena = self._arena
+
+    def _view(self, buffer: Buffer, offset: int, dims: Mapping[str, int]) -> Array:
+        shape = tuple(evaluate(size, dims) for size in buffer.shape)
+        return np.ndarray(shape, buffer.dtype.numpy, self._arena.data, offset)
+
+    def _result(self, name: str, views: Mapping[str, Array]) -> Array:
+        if name in views:
+            return views[name]
+        if self.store is not None and name in self.store.names():
+            return self.store[name]  # an output that is a weight or a state itself
+        raise InternalError(f"{self.name}: result {name!r} is neither an output nor persistent")
+
+    # Calls
+
+    def run(self, given: Mapping[str, object]) -> Context:
+        """Check the arguments and run once; the results lie in the context until the next call. The caller locks.
+
+        Raises: InputError, ShapeError, DTypeError for arguments, IndexRangeError or NonFiniteError by the program's own
+        checks. Weights and states are then as before.
+        """
+        arrays = gather(self.name, self.slots, given, tuple(self._hyper_index))
+        shapes = tuple([array.shape for array in arrays])
+        context = self._by_shapes.get(shapes)
+        if context is None:
+            context = self._new_context(shapes)
+        if len(given) != len(arrays):
+            self._override(given)
+        elif self._hyper_stale:
+            self._override({})
+        if self._busy:
+            raise UsageError(f"{self.name}: called from within a call of itself")
+        try:
+            self._busy = True
+            if context.arena is not self._arena:
+                self.point(context)
+            words, owned, address_of = context.words, self._owned, self._address_of
+            for number, slot in enumerate(self.slots):
+                address = address_of(arrays[number])
+                if address in owned:
+                    arrays[number] = arrays[number].copy()
+                    address = address_of(arrays[number])
+                words[slot.word] = address
+            saved = self.store.snapshot() if self.debug and self.store is not None else None
+            self.n_calls += 1
+            status = context.call(context.address)
+            if status:
+                if saved is not None and self.store is not None:
+                    self.store.restore(saved)
+                raise self.failure(context, status)
+        finally:
+            self._busy = False
+        return context
+
+    def _new_context(self, shapes: tuple[tuple[int, ...], ...]) -> Context:
+        context = self.context(self._solver.solve(shapes, self.name))
+        if len(self._by_shapes) >= _MOST_CONTEXTS:
+            del self._by_shapes[next(iter(self._by_shapes))]
+        self._by_shapes[shapes] = context
+        return context
+
+    def dims_of(self, arrays: Sequence[Array], what: str) -> dict[str, int]:
+        """The dimensions that these inputs, in the order of ``slots``, give. Raises ShapeError."""
+        return self._solver.solve([array.shape for array in arrays], what)
+
+    def failure(self, context: Context, status: int, where: str = "") -> GraphcError:
+        """The error that a failed check of the program stands for."""
+        if not 0 < status <= len(self.layout.checks):
+            return InternalError(f"{self.name}: the program returned {status}")
+        check = self.layout.checks[status - 1]
+        value: int | float = context.words[WORD_VALUE]
+        if check.kind == "nonfinite":
+            value = struct.unpack("<d", struct.pack("<q", value))[0]
+        bound = evaluate(check.bound, context.dims)
+        text = check.message
+        for name, shown in (("value", value), ("position", context.words[WORD_POSITION]), ("bound", bound)):
+            text = text.replace("{" + name + "}", str(shown))
+        text += where + (f"\n  {check.source}" if check.source else "")
+        return IndexRangeError(text) if check.kind == "index" else NonFiniteError(text)
+
+    # Hyper-parameters
+
+    @property
+    def hyper(self) -> dict[str, bool | int | float]:
+        """The defaults of the run-time scalars, a copy."""
+        return dict(self._hyper_default)
+
+    def set_hyper(self, name: str, value: object) -> None:
+        """Change a default. Raises DTypeError or ShapeError."""
+        buffer = self.layout.buffers[self.layout.index(name)]
+        number = scalar(f"{self.name}.hyper", value, buffer)
+        with self.lock:
+            self._hyper_default[name] = number
+            self._hyper_stale = True
+
+    def _override(self, given: Mapping[str, object]) -> None:
+        buffers = self.layout.buffers
+        chosen = dict(self._hyper_default)
+        for name in self._hyper_index:
+            if name in given:
+                chosen[name] = scalar(self.name, given[name], buffers[self.layout.index(name)])
+        self._hyper_stale = True  # until the defaults are written again, whatever interrupts
+        for name, number in chosen.items():
+            self._hypers[name][()] = number
+        self._hyper_stale = any(name in given for name in self._hyper_index)
+
+    # For the native epoch loop
+
+    def epoch_entry(self) -> Entry:
+        """The native epoch loop."""
+        return _WITHOUT_LOCK(self._native.addresses[epoch.SYMBOL])
+
+    def shuffle_entry(self) -> Callable[[int, int, int, int], None]:
+        """The native shuffle."""
+        return _SHUFFLE(self._native.addresses[epoch.SHUFFLE_SYMBOL])
+
+    @contextmanager
+    def native(self, contexts: Sequence[Context]) -> Iterator[Callable[[], None]]:
+        """Hold the lock, contexts and hyper-parameters ready; gives what puts the weights back after a failure.
+
+        Without ``debug`` that does nothing: a step that fails has written nothing.
+        """
+        with self.lock:
+            if self._busy:
+                raise UsageError(f"{self.name}: called from within a call of itself")
+            try:
+                self._busy = True
+                if self._hyper_stale:
+                    self._override({})
+                while any(context.arena is not self._arena for context in contexts):
+                    for context in contexts:
+                        self.point(context)
+                saved = self.store.snapshot() if self.debug and self.store is not None else None
+                yield lambda: self.store.restore(saved) if saved is not None and self.store is not None else None
+            finally:
+                self._busy = False
+
+    def address(self, array: Array) -> int:
+        """The address of an array's first element."""
+        return self._address_of(array)
+
+    def owns(self, array: Array) -> bool:
+        """Whether an array lies in the memory of weights and states."""
+        return self._address_of(array) in self._owned
+
+
+def _hyper_memory(buffers: Sequence[Buffer]) -> tuple[dict[str, Array], Bytes]:
+    block = zeroed(64 * len(buffers))
+    arrays = {b.name: np.ndarray((), b.dtype.numpy, block.data, 64 * n) for n, b in enumerate(buffers)}
+    return arrays, block

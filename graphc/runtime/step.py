@@ -1,0 +1,240 @@
+"""What ``gc.compile`` gives back: a training step, or a plain function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from graphc.errors import UnknownNameError, UsageError
+from graphc.graph.sizes import SizeLike
+from graphc.runtime import saving
+from graphc.runtime.arguments import Array
+from graphc.runtime.fit import FitOptions, History, train
+from graphc.runtime.program import Context, Program
+from graphc.runtime.store import LiveArrays, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the step was made: compiles, entries found in the cache, calls (steps of ``fit`` are calls), and the
+    arena's present size in bytes."""
+
+    compiles: int
+    cache_hits: int
+    calls: int
+    arena_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What only the compiler can do, handed in by it.
+
+    function: the forward-only program of a tensor, or of a list or dict of them, on the step's own weights. forward:
+    the same of the loss itself. show: the text of a stage.
+    """
+
+    function: Callable[[object], Function]
+    forward: Callable[[], Function]
+    show: Callable[[str], str]
+
+
+class Hypers(MutableMapping[str, bool | int | float]):
+    """The defaults of the run-time scalars: read them, set them."""
+
+    __slots__ = ("_program",)
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def __getitem__(self, name: str) -> bool | int | float:
+        self._known(name)
+        return self._program.hyper[name]
+
+    def __setitem__(self, name: str, value: object) -> None:
+        self._known(name)
+        self._program.set_hyper(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise UsageError(f"{self._program.name}.hyper: a hyper-parameter cannot be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._program.hyper)
+
+    def __len__(self) -> int:
+        return len(self._program.hyper)
+
+    def __repr__(self) -> str:
+        return repr(self._program.hyper)
+
+    def _known(self, name: str) -> None:
+        if name not in self._program.hyper:
+            there = ", ".join(self._program.hyper) or "none"
+            raise UnknownNameError(f"{self._program.name}.hyper: {name!r} given; there are {there}")
+
+
+class _Compiled:
+    """What steps and functions share."""
+
+    def __init__(self, program: Program, compiles: int, cache_hits: int) -> None:
+        self._program = program
+        self._compiles = compiles
+        self._cache_hits = cache_hits
+
+    @property
+    def program(self) -> Program:
+        """The loaded program beneath, for tools and tests."""
+        return self._program
+
+    def stats(self) -> Stats:
+        """Compiles, cache hits, calls and arena bytes."""
+        return Stats(self._compiles, self._cache_hits, self._program.n_calls, self._program.arena_bytes())
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            f"{self._program.name}: machine code cannot be pickled or copied; "
+            "save the weights with step.save(path) and compile again (the cache makes that quick)"
+        )
+
+    def _inputs_text(self) -> str:
+        return ", ".join(f"{s.name}: {s.dtype}{_dims_text(s.shape)}" for s in self._program.slots)
+
+
+class Function(_Compiled):
+    """A compiled function: call it by keyword, get arrays of your own.
+
+    Its parameters are arguments like any other, or a step's live weights where ``step.function`` made it.
+    """
+
+    def __init__(self, program: Program, *, compiles: int = 1, cache_hits: int = 0) -> None:
+        super().__init__(program, compiles, cache_hits)
+
+    def __call__(self, /, **inputs: object) -> Array | list[Array] | dict[str, Array]:
+        """The results for these inputs: an array, a list or a dict, as compiled."""
+        program = self._program
+        with program.lock:
+            context = program.run(inputs)
+            kind = program.layout.results.kind
+            if kind == "tensor":
+                return context.outputs[0][1].copy()
+            if kind == "list":
+                return [view.copy() for _, view in context.outputs]
+            return _copied(context)
+
+    @property
+    def hyper(self) -> Hypers:
+        """The defaults of the run-time scalars."""
+        return Hypers(self._program)
+
+    def __repr__(self) -> str:
+        layout = self._program.layout
+        outputs = [layout.buffers[layout.index(name)] for _, name in layout.results.outputs]
+        made = ", ".join(f"{b.dtype}{_dims_text(b.shape)}" for b in outputs)
+        return f"<graphc function ({self._inputs_text()}) -> {made}>"
+
+
+class TrainStep(_Compiled):
+    """A compiled training step: forward, backward and update as one native function."""
+
+    def __init__(
+        self, program: Program, tools: Tools, *, compiles: int = 1, cache_hits: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(program, compiles, cache_hits)
+        if program.store is None:
+            raise UsageError("TrainStep: the program has no store")
+        self._store: Store = program.store
+        self._tools = tools
+        self._seed = seed
+        self._functions: list[Function] = []
+
+    def __call__(self, /, **inputs: object) -> float | tuple[float, dict[str, Array]]:
+        """Train one step on a batch: the loss before the update, with the further outputs where there are any.
+
+        A hyper-parameter may be given beside the inputs, for this call.
+        """
+        program = self._program
+        with program.lock:
+            context = program.run(inputs)
+            loss: float = context.loss[0]  # type: ignore[index]  # a step's context always has one
+            return (loss, _copied(context)) if context.outputs else loss
+
+    @property
+    def params(self) -> LiveArrays:
+        """The live weights by name: read them, write them."""
+        return LiveArrays("step.params", self._store, self._store.names("param"))
+
+    @property
+    def state(self) -> LiveArrays:
+        """The live optimizer slots, states and step count by name."""
+        return LiveArrays("step.state", self._store, self._store.names("state", "count"))
+
+    @property
+    def hyper(self) -> Hypers:
+        """The defaults of the run-time scalars, such as ``lr``."""
+        return Hypers(self._program)
+
+    def function(self, outputs: object) -> Function:
+        """A forward-only function of a tensor, or a list or dict of tensors, that shares the live weights."""
+        made = self._tools.function(outputs)
+        self._functions.append(made)
+        return made
+
+    def fit(
+        self,
+        data: Mapping[str, object],
+        batch_size: int = 32,
+        epochs: int = 1,
+        shuffle: bool = True,
+        validation: Mapping[str, object] | None = None,
+        until: float | None = None,
+        progress: bool = True,
+        seed: int | None = None,
+    ) -> History:
+        """Train for whole epochs inside native code: the losses by epoch and by step.
+
+        data: an array for each input, sliced into batches along the first axis; the last one may be short. until: stop
+        after an epoch whose mean loss a sample is no greater. validation: arrays on which the loss is taken after each
+        epoch, without training. seed: of the shuffling; by default the step's own seed and its count of steps.
+
+        Raises: what a call raises, naming epoch and step; weights are then as after the last whole step, as they are
+        after Ctrl-C.
+        """
+        options = FitOptions(batch_size, epochs, shuffle, until, progress, self._shuffle_seed(seed))
+        forward = self._tools.forward() if validation is not None else None
+        return train(self._program, data, options, validation, forward.program if forward else None)
+
+    def _shuffle_seed(self, seed: int | None) -> str:
+        if seed is not None:
+            return f"given {seed}"
+        counts = self._store.names("count")
+        done = int(self._store[counts[0]]) if counts else self._program.n_calls
+        return f"step {self._seed} {done}"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, optimizer slots, states and step count to a safetensors file, whole or not at all."""
+        saving.save(self._store, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read what ``save`` wrote; training goes on with the same bits. A file that does not fit changes nothing."""
+        saving.load(self._store, path)
+
+    def show(self, stage: str = "") -> str:
+        """The text of a stage: "forward", "grad", "optimized", "kernels", "memory", "llvm", "asm"; "" for all."""
+        return self._tools.show(stage)
+
+    def stats(self) -> Stats:
+        """Compiles, cache hits, calls and arena bytes of the step itself; its functions have their own."""
+        return super().stats()
+
+    def __repr__(self) -> str:
+        n_weights = sum(a.size for a in self.params.values())
+        return f"<graphc step ({self._inputs_text()}), {n_weights} weights in {len(self.params)} params>"
+
+
+def _copied(context: Context) -> dict[str, Array]:
+    return {key: view.copy() for key, view in context.outputs}
+
+
+def _dims_text(shape: tuple[SizeLike, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
