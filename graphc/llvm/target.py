@@ -29,7 +29,8 @@ class Target:
     """A machine: LLVM's triple, CPU and features, and what schedules ask about.
 
     vector_bits: of the widest float register; 0 without one. n_vector_registers: how many there are.
-    fma: whether it has a fused multiply-add, which decides the bits of results. native: whether this process can run it.
+    fma: whether it has a fused multiply-add, which decides the bits of results. native: whether this process can run
+    its code.
     """
 
     triple: str
@@ -81,12 +82,14 @@ def described(triple: str, cpu: str, features: str, native: bool = False) -> Tar
     return Target(triple, cpu, features, 128 if "simd128" in has else 0, 16, not arch.startswith("wasm"), native)
 
 
-_AVX2 = frozenset({"avx", "avx2", "fma"})
+_AVX = frozenset({"avx"})
+_AVX2 = _AVX | {"avx2", "fma"}
+_AVX512 = _AVX2 | {"avx512f"}
 _CPU_FEATURES: dict[str, frozenset[str]] = {
-    "haswell": _AVX2, "broadwell": _AVX2, "skylake": _AVX2, "x86-64-v3": _AVX2, "znver1": _AVX2, "znver2": _AVX2, "znver3": _AVX2,
-    "sandybridge": frozenset({"avx"}), "ivybridge": frozenset({"avx"}),
-    "x86-64-v4": _AVX2 | {"avx512f"}, "skylake-avx512": _AVX2 | {"avx512f"}, "znver4": _AVX2 | {"avx512f"}, "znver5": _AVX2 | {"avx512f"},
-}  # fmt: skip
+    **dict.fromkeys(("sandybridge", "ivybridge"), _AVX),
+    **dict.fromkeys(("haswell", "broadwell", "skylake", "x86-64-v3", "znver1", "znver2", "znver3"), _AVX2),
+    **dict.fromkeys(("x86-64-v4", "skylake-avx512", "znver4", "znver5"), _AVX512),
+}
 
 
 def machine(target: Target, pic: bool = True) -> TargetMachine:
@@ -103,8 +106,8 @@ def machine(target: Target, pic: bool = True) -> TargetMachine:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
     found = llvm.Target.from_triple(target.triple)
-    # llvmlite's "jitdefault" means the large model on x86-64: a register and a 64-bit constant for every read of a constant
-    # and every call. JITLink lays an object out in one piece, so the small model holds.
+    # llvmlite's "jitdefault" means the large model on x86-64: a register and a 64-bit constant for every read of a
+    # constant and every call. JITLink lays an object out in one piece, so the small model holds.
     made: TargetMachine = found.create_target_machine(
         cpu=target.cpu, features=target.features, opt=2, reloc="pic" if pic else "static", codemodel="small"
     )

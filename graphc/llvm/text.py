@@ -15,7 +15,7 @@ from graphc.llvm.values import Value, const, element, lanes, like, mangled, size
 __all__ = [
     "If", "Loop", "Module", "Value", "Writer",
     "const", "element", "lanes", "like", "mangled", "size_bytes", "typed", "vector",
-]
+]  # fmt: skip
 
 Combine = Callable[[Value, Value], Value]
 
@@ -117,7 +117,8 @@ class Module:
     def bytes(self, name: str, content: bytes, align: int = 64) -> Value:
         """A pointer to private constant bytes."""
         text = "".join(chr(b) if 32 <= b < 127 and b not in (34, 92) else f"\\{b:02X}" for b in content)
-        return self._global(name, f'@{name} = private unnamed_addr constant [{len(content)} x i8] c"{text}", align {align}')
+        kind = f"[{len(content)} x i8]"
+        return self._global(name, f'@{name} = private unnamed_addr constant {kind} c"{text}", align {align}')
 
     def _global(self, name: str, line: str) -> Value:
         if self.globals.setdefault(name, line) != line:
@@ -206,7 +207,7 @@ class Writer:
             raise InternalError(f"{name}: operands of types {a.type} and {b.type}")
         if flags not in _FLAGS:
             raise InternalError(f"{name}: flags {flags!r} are not allowed")
-        return self.new(a.type, f"{name} {flags} {a.type} {a.text}, {b.text}" if flags else f"{name} {a.type} {a.text}, {b.text}")
+        return self.new(a.type, f"{name} {flags + ' ' if flags else ''}{a.type} {a.text}, {b.text}")
 
     def fadd(self, a: Value, b: Value, flags: str = "") -> Value:
         """a + b of floats."""
@@ -289,7 +290,7 @@ class Writer:
         return self.op("ashr", a, b)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """a * b + c rounded once. Without fused multiply-add: floats through double (rounded twice), doubles by libm."""
+        """a * b + c rounded once. Without the instruction: floats by way of double (rounded twice), doubles by libm."""
         if not self.module.fma and element(a.type) == "float":
             wide = like(a.type, "double")
             x, y, z = (self.cast("fpext", v, wide) for v in (a, b, c))
@@ -360,10 +361,12 @@ class Writer:
 
     # Calls
 
-    def call(self, name: str, result: str, args: Sequence[Value], arg_attributes: Mapping[int, str] | None = None) -> Value:
+    def call(
+        self, name: str, result: str, args: Sequence[Value], arg_attributes: Mapping[int, str] | None = None
+    ) -> Value:
         """Call ``@name``; a void call gives an empty value."""
         extra = arg_attributes or {}
-        listed = ", ".join(f"{v.type} {extra[n]} {v.text}" if n in extra else f"{v.type} {v.text}" for n, v in enumerate(args))
+        listed = ", ".join(" ".join(t for t in (v.type, extra.get(n, ""), v.text) if t) for n, v in enumerate(args))
         if result == "void":
             self.line(f"call void @{name}({listed})")
             return Value("", "void")
@@ -389,7 +392,7 @@ class Writer:
 
     def gep(self, pointer: Value, index: Value, kind: str) -> Value:
         """The address of element ``index`` of type ``kind``; a vector of indices gives a vector of addresses."""
-        return self.new(like(index.type, "ptr"), f"getelementptr {kind}, {pointer.type} {pointer.text}, {index.type} {index.text}")
+        return self.new(like(index.type, "ptr"), f"getelementptr {kind}, {typed([pointer, index])}")
 
     def load(self, kind: str, pointer: Value, align: int = 0) -> Value:
         """What lies at ``pointer``; align 0 takes the element's size."""
@@ -400,7 +403,7 @@ class Writer:
         self.line(f"store {v.type} {v.text}, ptr {pointer.text}, align {align or size_bytes(element(v.type))}")
 
     def masked_load(self, kind: str, pointer: Value, mask: Value, otherwise: Value, align: int = 0) -> Value:
-        """Consecutive elements from ``pointer``; a lane without its mask bit touches no memory and gives ``otherwise``."""
+        """Consecutive elements; a lane without its mask bit touches no memory and gives ``otherwise``."""
         at = {0: f"align {align or size_bytes(element(kind))}"}
         return self.intrinsic("llvm.masked.load", kind, [pointer, mask, otherwise], [kind, "ptr"], at)
 
@@ -453,7 +456,9 @@ class Writer:
     def reduce(self, combine: str | Combine, v: Value) -> Value:
         """All lanes combined into a scalar by a fixed tree: the upper half onto the lower, until one is left.
 
-        combine: a function of two values, or one of fadd fmul add mul and or xor maximum minimum. Lanes: a power of two.
+        combine: a function of two values, or fadd, fmul, add, mul, and, or, xor, maximum or minimum.
+
+        Raises: InternalError unless the lanes are a power of two.
         """
         n = lanes(v.type)
         if n & (n - 1):
@@ -554,15 +559,37 @@ class Writer:
         self.condbr(more, loop.body, loop.exit)
         pairs = [(loop.index, loop.start, following), *zip(loop.carried, loop.initial, new_values, strict=True)]
         for n, (inside, first, later) in enumerate(pairs):
-            if not inside.type == first.type == later.type:
-                raise InternalError(f"end_loop: carried value of types {first.type} and {later.type}")
-            ways = f"[ {first.text}, %{loop.preheader} ], [ {later.text}, %{latch} ]"
-            self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}"
+            self._loop_phi(loop, n, inside, first, later, latch)
         self.place(loop.exit)
         if loop.always:
             return list(new_values)
         both = zip(loop.initial, new_values, strict=True)
         return [self.phi(later.type, [(first, loop.guard), (later, latch)]) for first, later in both]
+
+    def repeat(self, carried: Sequence[Value]) -> Loop:
+        """Open a loop that ends when ``end_repeat`` says so, with values carried from turn to turn."""
+        none = Value("", "i64")
+        before, body, exit_ = self.block, self.label("repeat"), self.label("done")
+        self.place(body)
+        inside = tuple(self.fresh(v.type) for v in carried)
+        phi_at = len(self.lines)
+        self.lines.extend([""] * len(inside))
+        return Loop(none, inside, none, none, none, tuple(carried), before, before, body, exit_, phi_at, True)
+
+    def end_repeat(self, loop: Loop, new_values: Sequence[Value], again: Value) -> list[Value]:
+        """Close a ``repeat``: another turn while the i1 ``again`` is set; the values after the last turn."""
+        latch = self.block
+        self.condbr(again, loop.body, loop.exit)
+        for n, (inside, first, later) in enumerate(zip(loop.carried, loop.initial, new_values, strict=True)):
+            self._loop_phi(loop, n, inside, first, later, latch)
+        self.place(loop.exit)
+        return list(new_values)
+
+    def _loop_phi(self, loop: Loop, n: int, inside: Value, first: Value, later: Value, latch: str) -> None:
+        if not inside.type == first.type == later.type:
+            raise InternalError(f"end_loop: carried value of types {first.type} and {later.type}")
+        ways = f"[ {first.text}, %{loop.preheader} ], [ {later.text}, %{latch} ]"
+        self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}"
 
     def if_(self, cond: Value, expected: bool | None = None) -> If:
         """Open a conditional block; values leave it through memory, or by ``phi`` with the labels in ``block``."""

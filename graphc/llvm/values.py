@@ -1,7 +1,7 @@
 """LLVM's values and types: names, lanes, constants.
 
-Types are LLVM's own names (``float``, ``<16 x float>``, ``i64``, ``ptr``). A ``Value`` is a text with its type, either a
-temporary or a constant.
+Types are LLVM's own names (``float``, ``<16 x float>``, ``i64``, ``ptr``). A ``Value`` is a text with its type:
+a temporary or a constant.
 """
 
 from __future__ import annotations

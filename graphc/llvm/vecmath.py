@@ -1,0 +1,258 @@
+"""Vector maths: an emitter a function, for float and double, scalars and vectors of any lanes, over the whole range.
+
+``VECTOR_MATHS[name](w, x)`` writes the function where ``w`` stands and gives the result. Special values (infinities,
+NaN, signed zeros, denormals, overflow) are C's. Results depend only on the type and on whether the target fuses
+multiply-adds, not on lanes or width. ``tests/test_vecmath.py`` measures the errors over all of both ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.errors import InternalError
+from graphc.llvm.terms import Term, clamp, fma, poly, select
+from graphc.llvm.text import Module, Value, Writer, mangled
+from graphc.llvm.vecmath_core import (
+    INF,
+    NAN,
+    exp2_parts,
+    exp_parts,
+    format_of,
+    log_parts,
+    log_specials,
+    log_sum,
+    out_of_line,
+    power_of_two,
+    scaled,
+    single_scale,
+)
+from graphc.llvm.vecmath_power import (
+    ceil,
+    floor,
+    floor_divide,
+    fmod,
+    hypot,
+    pow,
+    remainder,
+    round,
+    rsqrt,
+    sign,
+    sqrt,
+    trunc,
+)
+from graphc.llvm.vecmath_trig import acos, asin, atan, atan2, cos, sin, tan
+
+
+def exp(w: Writer, x: Value) -> Value:
+    """e^x."""
+    return _exp(Term(w, x)).v
+
+
+def _exp(x: Term) -> Term:
+    q, n = exp_parts(clamp(x, *format_of(x).exp_range))
+    return scaled(q + 1.0, n)
+
+
+def exp2(w: Writer, x: Value) -> Value:
+    """2^x; exact for whole x."""
+    t = Term(w, x)
+    q, n = exp2_parts(clamp(t, *format_of(t).exp2_range))
+    return scaled(q + 1.0, n).v
+
+
+def expm1(w: Writer, x: Value) -> Value:
+    """e^x - 1, accurate near 0."""
+    t = Term(w, x)
+    fmt = format_of(t)
+    # Below -(mantissa + 2) ln 2 the result rounds to -1.
+    q, n = exp_parts(clamp(t, -0.7 * (fmt.mantissa + 3), fmt.exp_range[1]))
+    scale = single_scale(n, 1)
+    y = fma(scale, q, scale - 0.5) * 2.0
+    return select(abs(t) < fmt.half_unit, t, y).v
+
+
+def log(w: Writer, x: Value) -> Value:
+    """The natural logarithm."""
+    return _log(w, x, "")
+
+
+def log2(w: Writer, x: Value) -> Value:
+    """The logarithm to base 2; exact for powers of 2."""
+    return _log(w, x, "2")
+
+
+def log10(w: Writer, x: Value) -> Value:
+    """The logarithm to base 10; exact for powers of 10."""
+    return _log(w, x, "10")
+
+
+def _log(w: Writer, x: Value, base: str) -> Value:
+    t = Term(w, x)
+    f, k, _ = log_parts(t)
+    return log_specials(t, log_sum(f, k, base)).v
+
+
+def log1p(w: Writer, x: Value) -> Value:
+    """log(1 + x), accurate near 0."""
+    t = Term(w, x)
+    y = _log1p(t).copysign(t)
+    y = select(t.eq(INF), INF, y)
+    return select(t > -1.0, y, select(t.eq(-1.0), t.const(-INF), NAN)).v
+
+
+def _log1p(x: Term) -> Term:
+    """log1p for -1 < x < infinity: of 1 + x = u + c, c going into f after u is split."""
+    fmt = format_of(x)
+    u = x + 1.0
+    back = u - 1.0
+    c = (1.0 - (u - back)) + (x - back)
+    f, k, biased = log_parts(u, denormals=False)
+    # c · 2^-k; beyond 2^(mantissa + 2) it is nothing, and its scale would leave the range.
+    c = select(u > 2.0 ** (fmt.mantissa + 2), 0.0, c * power_of_two(2 * fmt.bias - biased))
+    return log_sum(f + c, k)
+
+
+def sinh(w: Writer, x: Value) -> Value:
+    """The hyperbolic sine, by E = e^|x| - 1: (E + E/(E + 1))/2, quartered so that it overflows last."""
+    t = Term(w, x)
+    fmt = format_of(t)
+    q, n = exp_parts(clamp(abs(t), 0.0, fmt.exp_range[1] + 0.5))
+    scale = single_scale(n, 2)
+    quarter = fma(scale, q, scale - 0.25)
+    y = 2.0 * (quarter + 0.25 * quarter / (quarter + 0.25))
+    return select(abs(t) < fmt.half_unit, abs(t), y).copysign(t).v
+
+
+def cosh(w: Writer, x: Value) -> Value:
+    """The hyperbolic cosine, (e^|x| + e^-|x|)/2, quartered so that it overflows last."""
+    t = Term(w, x)
+    q, n = exp_parts(clamp(abs(t), 0.0, format_of(t).exp_range[1] + 0.5))
+    quarter = (q + 1.0) * single_scale(n, 2)
+    return (2.0 * (quarter + 0.0625 / quarter)).v
+
+
+def tanh(w: Writer, x: Value) -> Value:
+    """The hyperbolic tangent, by E = e^2|x| - 1: E/(E + 2)."""
+    t = Term(w, x)
+    # From (mantissa + 2) ln(2)/2 on the result rounds to 1.
+    limit = 0.35 * (format_of(t).mantissa + 3)
+    q, n = exp_parts(clamp(abs(t), 0.0, limit) * 2.0)
+    scale = single_scale(n)
+    e = fma(scale, q, scale - 1.0)
+    return (e / (e + 2.0)).copysign(t).v
+
+
+def asinh(w: Writer, x: Value) -> Value:
+    """The inverse hyperbolic sine: log1p(a + a²/(1 + √(a² + 1))), a = |x|; log(a) + log 2 where 1 no longer counts."""
+    t = Term(w, x)
+    a = abs(t)
+    big = a > 2.0 ** (format_of(t).mantissa + 3)
+    square = a * a
+    inner = a + square / (fma(a, a, 1.0).sqrt() + 1.0)
+    return _log1p_doubled(select(big, a, inner), big).copysign(t).v
+
+
+def acosh(w: Writer, x: Value) -> Value:
+    """The inverse hyperbolic cosine: log1p(t + √(2t + t²)), t = x - 1; NaN below 1."""
+    t = Term(w, x)
+    big = t > 2.0 ** (format_of(t).mantissa + 3)
+    above = t - 1.0
+    inner = above + fma(above, above, above + above).sqrt()
+    return select(t >= 1.0, _log1p_doubled(select(big, t, inner), big), NAN).v
+
+
+def _log1p_doubled(x: Term, doubled: Term) -> Term:
+    """log1p(x), and log 2 more where the mask is set; infinity and NaN pass."""
+    y = _log1p(x)
+    y = select(doubled, y + 0.6931471805599453, y)
+    return select(x < INF, y, x)
+
+
+def atanh(w: Writer, x: Value) -> Value:
+    """The inverse hyperbolic tangent: log1p(2a/(1 - a))/2, a = |x|; infinite at ±1, NaN beyond."""
+    t = Term(w, x)
+    a = abs(t)
+    y = _log1p((a + a) / (1.0 - a)) * 0.5
+    return select(a < 1.0, y, select(a.eq(1.0), a.const(INF), NAN)).copysign(t).v
+
+
+def erf(w: Writer, x: Value) -> Value:
+    """The error function: a polynomial up to 1, beyond 1 - e^(polynomial), which is log(erfc)."""
+    t = Term(w, x)
+    fmt = format_of(t)
+    a = abs(t)
+    near = fma(a, poly(a * a, fmt.table["erf"]), a)
+    q, n = exp_parts(poly(clamp(a, 0.5, fmt.erfc_top), fmt.table["erfc"]))
+    scale = single_scale(n)
+    beyond = 1.0 - fma(scale, q, scale)
+    return select(a <= 1.0, near, beyond).copysign(t).v
+
+
+def sigmoid(w: Writer, x: Value) -> Value:
+    """1/(1 + e^-x), with e^-|x| alone, so that nothing overflows and small results keep their bits."""
+    t = Term(w, x)
+    small = _exp(-abs(t))
+    return (select(t < 0.0, small, 1.0) / (small + 1.0)).v
+
+
+def softplus(w: Writer, x: Value) -> Value:
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|)."""
+    t = Term(w, x)
+    return (select(t < 0.0, 0.0, t) + _log1p_unit(_exp(-abs(t)))).v
+
+
+def _log1p_unit(z: Term) -> Term:
+    """log1p for 0 <= z <= 1: 2 atanh(s) with s = z/(2 + z) <= 1/3, which needs no splitting."""
+    s = z / (z + 2.0)
+    square = s * s
+    return fma(s * square, poly(square, format_of(z).table["log1p_unit"]), s + s)
+
+
+def logaddexp(w: Writer, x: Value, y: Value) -> Value:
+    """log(e^x + e^y) = max(x, y) + log1p(e^-|x - y|); accurate in ULP of the larger of these two terms.
+
+    They cancel where max(x, y) lies between -log 2 and 0, as in NumPy and in every form with one rounding a term.
+    """
+    a, b = Term(w, x), Term(w, y)
+    larger, smaller = Term(w, w.maximum(x, y)), Term(w, w.minimum(x, y))
+    # Equal infinities have no difference.
+    apart = select(a.eq(b), 0.0, larger - smaller)
+    # The difference may be large and e^-difference still count, so what rounding took from it is put back.
+    back = apart - larger
+    error = (larger - (apart - back)) - (smaller + back)
+    small = _exp(-apart)
+    small = fma(small, -select(abs(error) < 1.0, error, 0.0), small)
+    return (larger + _log1p_unit(small)).v
+
+
+Emitter = Callable[..., Value]
+
+_UNARY: dict[str, Emitter] = {
+    "exp": exp, "log": log, "log1p": log1p, "expm1": expm1, "exp2": exp2, "log2": log2, "log10": log10, "sin": sin,
+    "cos": cos, "tan": tan, "asin": asin, "acos": acos, "atan": atan, "sinh": sinh, "cosh": cosh, "tanh": tanh,
+    "asinh": asinh, "acosh": acosh, "atanh": atanh, "erf": erf, "sigmoid": sigmoid, "softplus": softplus,
+    "rsqrt": rsqrt, "sqrt": sqrt, "floor": floor, "ceil": ceil, "trunc": trunc, "round": round, "sign": sign,
+}  # fmt: skip
+_BINARY: dict[str, Emitter] = {
+    "atan2": atan2, "logaddexp": logaddexp, "pow": pow, "remainder": remainder, "fmod": fmod,
+    "floor_divide": floor_divide, "hypot": hypot,
+}  # fmt: skip
+
+ARITY: dict[str, int] = {**dict.fromkeys(_UNARY, 1), **dict.fromkeys(_BINARY, 2)}
+VECTOR_MATHS: dict[str, Emitter] = {**_UNARY, **_BINARY}
+
+
+def call_out_of_line(w: Writer, name: str, args: list[Value]) -> Value:
+    """As ``VECTOR_MATHS[name](w, *args)``, but a call of one internal function a type: for kernels with many uses."""
+    if ARITY.get(name) != len(args):
+        raise InternalError(f"vector maths: no function {name} of {len(args)} operands")
+    emit = VECTOR_MATHS[name]
+    return out_of_line(w, name, args[0].type, args, lambda body, p: Term(body, emit(body, *(t.v for t in p)))).v
+
+
+def math_function(module: Module, name: str, kind: str) -> str:
+    """The name of the internal function that computes ``name`` for operands of type ``kind``; made at the first use."""
+    full = f"graphc_{name}_{mangled(kind)}"
+    if full not in module.functions:
+        call_out_of_line(Writer(module), name, [Value("poison", kind)] * ARITY[name])
+    return full
