@@ -91,15 +91,15 @@ class Compiled:
     """The extension module of one workload."""
 
     def __init__(self, workload: Workload) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="peers-c-"))
-        file, library = folder / "step.c", folder / "c_hand_step.so"
-        file.write_text(source(workload), encoding="utf-8")
-        include = [f"-I{HEADERS}", f"-I{sysconfig.get_paths()['include']}"]
-        subprocess.check_call(["gcc", *FLAGS, *include, str(file), "-o", str(library), "-lmvec", "-lm"])
-        spec = importlib.util.spec_from_file_location("c_hand_step", library)
-        assert spec is not None and spec.loader is not None
-        self.module, self.batch = importlib.util.module_from_spec(spec), workload.batch
-        spec.loader.exec_module(self.module)
+        with tempfile.TemporaryDirectory(prefix="peers-c-") as folder:
+            file, library = Path(folder, "step.c"), Path(folder, "c_hand_step.so")
+            file.write_text(source(workload), encoding="utf-8")
+            include = [f"-I{HEADERS}", f"-I{sysconfig.get_paths()['include']}"]
+            subprocess.check_call(["gcc", *FLAGS, *include, str(file), "-o", str(library), "-lmvec", "-lm"])
+            spec = importlib.util.spec_from_file_location("c_hand_step", library)
+            assert spec is not None and spec.loader is not None
+            self.module, self.batch = importlib.util.module_from_spec(spec), workload.batch
+            spec.loader.exec_module(self.module)
         self.module.init(np.concatenate([value.ravel() for value in workload.initial.values()]))
         self.step = self.module.step
 

@@ -6,6 +6,8 @@ each process starts from an empty one.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 
 import numpy as np
@@ -18,7 +20,11 @@ LOG_2 = 0.6931471805599453
 
 
 def env(threads: int, variant: str) -> dict[str, str]:
-    return {} if variant == "cached" else {"GRAPHC_CACHE_DIR": tempfile.mkdtemp(prefix="peers-graphc-")}
+    if variant == "cached":
+        return {}
+    folder = tempfile.mkdtemp(prefix="peers-graphc-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"GRAPHC_CACHE_DIR": folder}
 
 
 def load(threads: int) -> dict[str, str]:
