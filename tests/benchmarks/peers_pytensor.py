@@ -5,6 +5,8 @@ Variants: without one, the numba backend, PyTensor 3's default; "c" the C backen
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 
@@ -19,6 +21,7 @@ Loss = Callable[..., Foreign]
 
 def env(threads: int, variant: str) -> dict[str, str]:
     folder = tempfile.mkdtemp(prefix="peers-pytensor-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     linker = "cvm" if variant == "c" else "numba"
     flags = f"floatX=float32,base_compiledir={folder},linker={linker}"
     return {"PYTENSOR_FLAGS": flags, "NUMBA_NUM_THREADS": str(threads)}
