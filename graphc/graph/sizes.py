@@ -302,7 +302,8 @@ def _wrapped(atom: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _quotient(atom: str) -> tuple[str, SizeLike, SizeLike]:
+def atoms(atom: str) -> tuple[str, SizeLike, SizeLike]:
+    """The operator, left and right size of an atom that is a floor quotient or remainder."""
     node = ast.parse(atom, mode="eval").body
     assert isinstance(node, ast.BinOp)
     return ("//" if isinstance(node.op, ast.FloorDiv) else "%", _parse(node.left), _parse(node.right))
@@ -311,6 +312,6 @@ def _quotient(atom: str) -> tuple[str, SizeLike, SizeLike]:
 def _evaluate_atom(atom: str, dims: Mapping[str, int]) -> int:
     if atom.isidentifier():
         return dims[atom]
-    operator, left, right = _quotient(atom)
+    operator, left, right = atoms(atom)
     a, b = evaluate(left, dims), evaluate(right, dims)
     return a // b if operator == "//" else a % b

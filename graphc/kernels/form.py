@@ -173,28 +173,6 @@ class Nest:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Nests that run one after another for each point of the first ``depth`` output variables, which they share."""
-
-    name: str
-    depth: int
-    nests: tuple[Nest, ...]
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """The graph nodes of all nests."""
-        return tuple(n for nest in self.nests for n in nest.nodes)
-
-    def reads(self) -> tuple[int, ...]:
-        """The buffers that it reads, ascending."""
-        return tuple(sorted({b for nest in self.nests for b in nest.reads()}))
-
-    def writes(self) -> tuple[int, ...]:
-        """The buffers that it writes, ascending."""
-        return tuple(sorted({b for nest in self.nests for b in nest.writes()}))
-
-
-@dataclass(frozen=True, slots=True)
 class IndexCheck:
     """Fails unless ``0 <= element < bound`` for every element of an integer buffer. number: the check's in the layout."""
 
@@ -235,7 +213,7 @@ class FiniteCheck:
         return ()
 
 
-Kernel = Nest | Rows | IndexCheck | FiniteCheck
+Kernel = Nest | IndexCheck | FiniteCheck
 
 
 @dataclass(frozen=True, slots=True)

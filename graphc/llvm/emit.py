@@ -1,0 +1,128 @@
+"""A program as one LLVM module: a function a kernel, and the entry ``step`` that calls them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.graph.dtypes import DTYPES
+from graphc.graph.sizes import Size, SizeLike
+from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program
+from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
+from graphc.llvm.nest import I64, NestWriter
+from graphc.llvm.scalars import MEMORY, emit_cast
+from graphc.llvm.sizes import Sizes
+from graphc.llvm.target import Target
+from graphc.llvm.text import Module, Value, Writer, const
+from graphc.llvm.tile import TileWriter
+
+CONTEXT = Value("%ctx", "ptr")
+
+
+def emit(program: Program, target: Target) -> str:
+    """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``."""
+    module = Module("graphc", target.triple, target.fma)
+    words = _words(program)
+    entry = Writer(module)
+    for position, kernel in enumerate(program.kernels):
+        name = f"{kernel.name}_{position}"
+        _function(module, name, kernel, program, words)
+        entry.comment(f"nodes {', '.join(map(str, kernel.nodes))}")
+        if isinstance(kernel, Nest):
+            entry.call(name, "void", [CONTEXT])
+            continue
+        failed = entry.call(name, "i32", [CONTEXT])
+        branch = entry.if_(entry.icmp("ne", failed, const("i32", 0)), expected=False)
+        entry.ret(failed)
+        entry.end_if(branch)
+    entry.ret(const("i32", 0))
+    module.define("step", "i32", [CONTEXT], entry)
+    return module.text()
+
+
+def _words(program: Program) -> dict[int, int]:
+    """The context word of each buffer that is not a constant."""
+    first = FIRST_DIM_WORD + len(program.dims)
+    named = [k for k, b in enumerate(program.buffers) if b.role != "const"]
+    return {k: first + n for n, k in enumerate(named)}
+
+
+def _function(module: Module, name: str, kernel: Kernel, program: Program, words: dict[int, int]) -> None:
+    w = Writer(module)
+    pointers = {k: _pointer(w, module, k, program.buffers, words) for k in sorted({*kernel.reads(), *kernel.writes()})}
+    sizes = Sizes(w, CONTEXT, program.dims)
+    if isinstance(kernel, Nest):
+        for size in _sizes(kernel):
+            sizes.prepare(size)
+        writer = TileWriter if kernel.schedule.tile_row >= 0 else NestWriter
+        writer(w, kernel, program.buffers, pointers, sizes).write()
+        w.ret()
+        module.define(name, "void", [CONTEXT], w, "internal", "noinline")
+        return
+    if isinstance(kernel, IndexCheck):
+        _index_check(w, kernel, program.buffers[kernel.buffer], pointers[kernel.buffer], sizes)
+    else:
+        _finite_check(w, kernel, program.buffers[kernel.buffer], pointers[kernel.buffer], sizes)
+    module.define(name, "i32", [CONTEXT], w, "internal", "noinline")
+
+
+def _pointer(w: Writer, module: Module, k: int, buffers: Sequence[Buffer], words: dict[int, int]) -> Value:
+    buffer = buffers[k]
+    if buffer.value is not None:
+        return module.bytes(f"const{k}", buffer.value.data)
+    return w.load("ptr", w.gep(CONTEXT, const(I64, words[k]), I64))
+
+
+def _sizes(nest: Nest) -> list[Size]:
+    """Every run-time size that a nest may need, in order."""
+    found: dict[Size, None] = {}
+
+    def note(size: SizeLike) -> None:
+        if isinstance(size, Size):
+            found[size] = None
+
+    for extent in nest.extents:
+        note(extent)
+    for access in (*nest.loads, *(s.access for s in nest.stores)):
+        for flat in (access.flat, *(d.at for d in access.data), *(g.data[1] for g in access.guards if g.data)):
+            note(flat.const)
+            for _, stride in flat.terms:
+                note(stride)
+        for term in access.data:
+            note(term.stride)
+    for instr in (*nest.body.instrs, *nest.post.instrs):
+        if isinstance(instr.attr, Size):
+            note(instr.attr)
+    guards = [*nest.guards, *(g for a in nest.loads for g in a.guards), *(g for s in nest.stores for g in s.access.guards)]
+    for guard in guards:
+        note(guard.expr.const)
+    return list(found)
+
+
+def _index_check(w: Writer, check: IndexCheck, buffer: Buffer, pointer: Value, sizes: Sizes) -> None:
+    kind = MEMORY[buffer.dtype.name]
+    bound = sizes.value(check.bound)
+    loop = w.loop(const(I64, 0), sizes.value(buffer.size), const(I64, 1))
+    value = emit_cast(w, w.load(kind, w.gep(pointer, loop.index, kind)), buffer.dtype, DTYPES["int64"])
+    _fail_if(w, w.icmp("uge", value, bound), check.number, loop.index, value)
+    w.end_loop(loop)
+    w.ret(const("i32", 0))
+
+
+def _finite_check(w: Writer, check: FiniteCheck, buffer: Buffer, pointer: Value, sizes: Sizes) -> None:
+    kind = MEMORY[buffer.dtype.name]
+    loop = w.loop(const(I64, 0), sizes.value(buffer.size), const(I64, 1))
+    value = w.load(kind, w.gep(pointer, loop.index, kind))
+    finite = w.fcmp("olt", w.fabs(value), const(kind, float("inf")))
+    bits = w.cast("bitcast", w.cast("fpext", value, "double"), I64)
+    _fail_if(w, w.not_(finite), check.number, loop.index, bits)
+    w.end_loop(loop)
+    w.ret(const("i32", 0))
+
+
+def _fail_if(w: Writer, failed: Value, number: int, position: Value, value: Value) -> None:
+    """Leave with the check's number, having written where and what, if ``failed``."""
+    branch = w.if_(failed, expected=False)
+    for word, content in ((WORD_CHECK, const(I64, number)), (WORD_POSITION, position), (WORD_VALUE, value)):
+        w.store(content, w.gep(CONTEXT, const(I64, word), I64))
+    w.ret(const("i32", number + 1))
+    w.end_if(branch)

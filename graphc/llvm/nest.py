@@ -1,0 +1,553 @@
+"""One nest as LLVM: loops, code motion, vectors, masks and reductions.
+
+Every instruction is written at the loop level of the deepest variable that it depends on, so nothing invariant is
+computed in an inner loop. What does not depend on the vector variable stays a scalar and is splatted where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.errors import InternalError
+from graphc.graph.dtypes import DTYPES, DType
+from graphc.graph.formula import Affine
+from graphc.graph.scalar import Instr, const_value
+from graphc.graph.sizes import SizeLike
+from graphc.kernels.form import LANES, Access, Buffer, Code, Condition, Flat, Nest, Reduction
+from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
+from graphc.llvm.sizes import Sizes
+from graphc.llvm.text import Value, Writer, const, lanes, like, vector
+from graphc.ops.combiners import COMBINERS
+
+I64 = "i64"
+
+
+@dataclass(slots=True)
+class Env:
+    """What is known at one place of the loops: index values (of the vector variable its first lane's), the tail's mask,
+    values of instructions and the scalar part of each load's offset, by (program, position)."""
+
+    index: dict[int, Value] = field(default_factory=dict)
+    mask: Value | None = None
+    values: dict[tuple[str, int], Value] = field(default_factory=dict)
+    splats: dict[Value, Value] = field(default_factory=dict)
+
+    def inner(self, **changes: object) -> Env:
+        """A copy for a deeper level."""
+        copied = Env(dict(self.index), self.mask, dict(self.values), dict(self.splats))
+        return replace(copied, **changes) if changes else copied  # type: ignore[arg-type]
+
+
+class NestWriter:
+    """Writes one nest into a function whose pointers and sizes are at hand."""
+
+    def __init__(self, w: Writer, nest: Nest, buffers: Sequence[Buffer], pointers: dict[int, Value], sizes: Sizes) -> None:
+        self.w = w
+        self.nest = nest
+        self.buffers = buffers
+        self.pointers = pointers
+        self.sizes = sizes
+        self.vector = nest.schedule.vector
+        self.order = (*nest.schedule.order, *nest.reduced)
+        self.level = {v: k + 1 for k, v in enumerate(self.order)}
+        self.lanes = self._lanes() if self.vector >= 0 else 0
+        self.depends = {"body": self._dependence(nest.body), "post": self._dependence(nest.post)}
+
+    def _lanes(self) -> int:
+        names = [self.buffers[s.access.buffer].dtype.name for s in self.nest.stores]
+        names += [r.dtype.name for r in self.nest.reductions]
+        return min(LANES[n] for n in names)
+
+    # Dependence
+
+    def _dependence(self, code: Code) -> list[frozenset[int]]:
+        """For each instruction the variables that its value depends on; a reduction's result on the output variables."""
+        found: list[frozenset[int]] = []
+        outer = frozenset(range(self.nest.n_out))
+        for instr in code.instrs:
+            own: frozenset[int] = frozenset()
+            if instr.op == "read" and isinstance(instr.attr, int):
+                own = self.access_variables(self.nest.loads[instr.attr])
+            elif instr.op == "index" and isinstance(instr.attr, int):
+                own = frozenset((instr.attr,))
+            elif instr.op == "acc":
+                own = outer
+            for arg in instr.args:
+                own |= found[arg]
+            found.append(own)
+        return found
+
+    def access_variables(self, access: Access) -> frozenset[int]:
+        """The variables that move an access or its guards."""
+        return frozenset(v for v in range(len(self.nest.extents)) if access.moves_with(v))
+
+    def depth(self, variables: frozenset[int]) -> int:
+        """The level of the deepest of some variables; 0 outside all loops."""
+        return max((self.level[v] for v in variables), default=0)
+
+    # Whole nest
+
+    def write(self) -> None:
+        """Write the nest's loops where the writer stands."""
+        env = Env()
+        self.at_level("body", 0, env)
+        self.at_level("post", 0, env)
+        self.output_level(0, env)
+
+    def at_level(self, program: str, level: int, env: Env) -> None:
+        """Write the instructions of a program whose deepest variable opens at ``level``."""
+        code = self.code(program)
+        last = len(self.nest.schedule.order)
+        for position, instr in enumerate(code.instrs):
+            variables = self.depends[program][position]
+            if self.depth(variables) != level or (program, position) in env.values:
+                continue
+            if program == "post" and level == last and self.nest.reductions:
+                continue  # written after the reduction
+            env.values[program, position] = self.instruction(program, position, instr, env)
+
+    def code(self, program: str) -> Code:
+        """The body or the post program."""
+        return self.nest.body if program == "body" else self.nest.post
+
+    def output_level(self, k: int, env: Env) -> None:
+        """Open the loop of the k-th output variable and all inside it; behind the last, the point itself."""
+        order = self.nest.schedule.order
+        if k == len(order):
+            self.point(env)
+            return
+        variable = order[k]
+        extent = self.sizes.value(self.nest.extents[variable])
+        if variable == self.vector:
+            self.blocks(extent, lambda start, mask: self.inside(k, env, start, mask))
+            return
+        loop = self.w.loop(const(I64, 0), extent, const(I64, 1))
+        self.inside(k, env, loop.index, env.mask)
+        self.w.end_loop(loop)
+
+    def inside(self, k: int, env: Env, index: Value, mask: Value | None) -> None:
+        """One turn of the loop of the k-th output variable."""
+        inner = env.inner(mask=mask)
+        inner.index[self.nest.schedule.order[k]] = index
+        self.at_level("body", k + 1, inner)
+        self.at_level("post", k + 1, inner)
+        self.output_level(k + 1, inner)
+
+    def blocks(self, extent: Value, turn: Callable[[Value, Value | None], None]) -> None:
+        """Whole vectors in a loop, then what is left under a mask."""
+        w, n = self.w, self.lanes
+        if not extent.text.startswith("%"):
+            whole, rest = int(extent.text) // n * n, int(extent.text) % n
+            if whole:
+                loop = w.loop(const(I64, 0), const(I64, whole), const(I64, n))
+                turn(loop.index, None)
+                w.end_loop(loop)
+            if rest:
+                turn(const(I64, whole), w.lane_mask(n, const(I64, rest)))
+            return
+        end = w.and_(extent, const(I64, -n))
+        loop = w.loop(const(I64, 0), end, const(I64, n))
+        turn(loop.index, None)
+        w.end_loop(loop)
+        tail = w.if_(w.icmp("slt", end, extent))
+        turn(end, w.lane_mask(n, w.sub(extent, end)))
+        w.end_if(tail)
+
+    def point(self, env: Env) -> None:
+        """One output point (or vector of them): reduce, run the post program, store."""
+        results: list[Value] = []
+        if self.nest.reductions:
+            start = [a for r in self.nest.reductions for a in self.initial(r)]
+            found = self.reduce_level(0, env, start)
+            results = self.joined(found)
+        self.finish(env, results)
+
+    def finish(self, env: Env, results: Sequence[Value]) -> None:
+        """The post program on the reductions' results, and the stores."""
+        for position, instr in enumerate(self.nest.post.instrs):
+            if ("post", position) in env.values:
+                continue
+            if instr.op == "acc" and isinstance(instr.attr, int):
+                env.values["post", position] = results[instr.attr]
+            else:
+                env.values["post", position] = self.instruction("post", position, instr, env)
+        for store in self.nest.stores:
+            self.store(store.access, env.values["post", store.value], store.add, env)
+
+    # Reductions
+
+    def accumulator_type(self, dtype: DType) -> str:
+        """The type of an accumulator: a vector wherever there is a vector variable."""
+        return vector(TYPES[dtype.name], self.lanes)
+
+    def initial(self, reduction: Reduction) -> list[Value]:
+        """The first values of a reduction's accumulators."""
+        if reduction.combine in ("argmax", "argmin"):
+            value = DTYPES[self._value_dtype(reduction).name]
+            worst = COMBINERS["max" if reduction.combine == "argmax" else "min"].identity(value)
+            return [const(self.accumulator_type(value), worst), const(vector(I64, self.lanes), -1)]
+        identity = COMBINERS[reduction.combine].identity(reduction.dtype)
+        return [const(self.accumulator_type(reduction.dtype), identity)]
+
+    def _value_dtype(self, reduction: Reduction) -> DType:
+        return self.nest.body.instrs[reduction.value].dtype
+
+    def reduce_level(self, j: int, env: Env, accumulators: list[Value]) -> list[Value]:
+        """The loops of the reduced variables from the j-th on; the accumulators after them."""
+        reduced = self.nest.reduced
+        if j == len(reduced):
+            return self.combine(env, accumulators)
+        variable = reduced[j]
+        start, stop = self.bounds(variable, env)
+        if variable == self.vector:
+            return self.reduce_blocks(j, env, start, stop, accumulators)
+        loop = self.w.loop(start, stop, const(I64, 1), accumulators)
+        after = self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried))
+        return self.w.end_loop(loop, after)
+
+    def reduce_turn(self, j: int, env: Env, index: Value, mask: Value | None, accumulators: list[Value]) -> list[Value]:
+        """One turn of the loop of the j-th reduced variable."""
+        inner = env.inner(mask=mask)
+        variable = self.nest.reduced[j]
+        inner.index[variable] = index
+        self.at_level("body", self.level[variable], inner)
+        return self.reduce_level(j + 1, inner, accumulators)
+
+    def reduce_blocks(self, j: int, env: Env, start: Value, stop: Value, accumulators: list[Value]) -> list[Value]:
+        """Whole vectors of the last reduced variable, then the rest under a mask, where it adds the identity."""
+        w, n = self.w, self.lanes
+        count = w.sub(stop, start) if start.text != "0" else stop
+        fixed = not count.text.startswith("%")
+        whole = const(I64, int(count.text) // n * n) if fixed else w.and_(count, const(I64, -n))
+        end = w.add(start, whole) if start.text != "0" else whole
+        if not fixed or int(whole.text):
+            loop = w.loop(start, end, const(I64, n), accumulators)
+            accumulators = w.end_loop(loop, self.reduce_turn(j, env, loop.index, None, list(loop.carried)))
+        if fixed and int(count.text) % n == 0:
+            return accumulators
+        mask = w.lane_mask(n, w.sub(stop, end) if not fixed else const(I64, int(count.text) % n))
+        if fixed:
+            return self.reduce_turn(j, env, end, mask, accumulators)
+        tail = w.if_(w.icmp("slt", end, stop))
+        after = self.reduce_turn(j, env, end, mask, accumulators)
+        then = w.block
+        w.end_if(tail)
+        return [w.phi(a.type, [(a, then), (old, tail.otherwise)]) for a, old in zip(after, accumulators, strict=True)]
+
+    def combine(self, env: Env, accumulators: list[Value]) -> list[Value]:
+        """The accumulators with the point's values added; a point outside the guards or the mask changes nothing."""
+        w = self.w
+        result: list[Value] = []
+        at = 0
+        for reduction in self.nest.reductions:
+            if reduction.combine in ("argmax", "argmin"):
+                result += self._better(reduction, accumulators[at], accumulators[at + 1], env)
+                at += 2
+                continue
+            old = accumulators[at]
+            at += 1
+            condition = self.condition(self.loop_guards(), env, self.lanes)
+            if env.mask is not None and self.vector in self.nest.reduced:
+                condition = env.mask if condition is None else w.and_(condition, env.mask)
+            result.append(self._combined(reduction, old, condition, env))
+        return result
+
+    def _combined(self, reduction: Reduction, old: Value, condition: Value | None, env: Env) -> Value:
+        w = self.w
+        instr = self.nest.body.instrs[reduction.value]
+        if reduction.combine == "sum" and instr.op == "mul" and is_float(old) and condition is None:
+            a, b = (self.operand("body", arg, env, bool(self.lanes)) for arg in instr.args)
+            return w.muladd(a, b, old)
+        value = self.operand("body", reduction.value, env, bool(self.lanes))
+        if condition is not None:
+            identity = const(value.type, COMBINERS[reduction.combine].identity(reduction.dtype))
+            value = w.select(self.widened(condition), value, identity)
+        return self.join(reduction.combine, old, value)
+
+    def join(self, combine: str, a: Value, b: Value) -> Value:
+        """Two partial results of a combiner as one."""
+        w = self.w
+        if combine == "max":
+            return w.maximum(a, b)
+        if combine == "min":
+            return w.minimum(a, b)
+        floats, integers = {"sum": ("fadd", "add"), "prod": ("fmul", "mul"), "any": ("or", "or"), "all": ("and", "and")}[combine]
+        return w.op(floats if is_float(a) else integers, a, b)
+
+    def _better(self, reduction: Reduction, best: Value, at: Value, env: Env) -> list[Value]:
+        """The best value and its index: the first wins a tie, a NaN wins over all."""
+        w = self.w
+        value = self.operand("body", reduction.value, env, bool(self.lanes))
+        if self.vector in self.nest.reduced:
+            raise InternalError("emit: argmax over a vector variable")
+        here = w.splat(env.index[self.nest.reduced[-1]], self.lanes)
+        larger = reduction.combine == "argmax"
+        if is_float(value):
+            wins = w.fcmp("ogt" if larger else "olt", value, best)
+            wins = w.or_(wins, w.and_(w.fcmp("uno", value, value), w.fcmp("ord", best, best)))
+        else:
+            wins = w.icmp("sgt" if larger else "slt", value, best)
+        wins = w.or_(wins, w.icmp("slt", at, const(at.type, 0)))
+        return [w.select(wins, value, best), w.select(wins, here, at)]
+
+    def joined(self, accumulators: list[Value]) -> list[Value]:
+        """The reductions' results: partial results joined by a fixed tree where the vector variable is reduced."""
+        results: list[Value] = []
+        at = 0
+        for reduction in self.nest.reductions:
+            if reduction.combine in ("argmax", "argmin"):
+                results.append(accumulators[at + 1])
+                at += 2
+                continue
+            value = accumulators[at]
+            at += 1
+            if lanes(value.type) and self.vector in self.nest.reduced:
+                value = self.w.reduce(lambda a, b, c=reduction.combine: self.join(c, a, b), value)
+            results.append(value)
+        return results
+
+    # Guards
+
+    def loop_guards(self) -> list[Condition]:
+        """The nest's guards that are not loop bounds."""
+        return [g for g in self.nest.guards if self.bound_of(g) is None]
+
+    def bound_of(self, guard: Condition) -> int | None:
+        """The reduced variable whose loop a guard bounds: it has coefficient ±1 and all others are open outside it."""
+        if guard.kind != "ge" or guard.data is not None:
+            return None
+        for variable in reversed(self.nest.reduced):
+            if abs(guard.expr.coefficient(variable)) == 1:
+                others = [v for v, _ in guard.expr.terms if v != variable]
+                scalar = self.vector not in others
+                return variable if scalar and all(self.level[v] < self.level[variable] for v in others) else None
+        return None
+
+    def bounds(self, variable: int, env: Env) -> tuple[Value, Value]:
+        """First and end of a reduced variable's loop, narrowed by its guards."""
+        w = self.w
+        start, stop = const(I64, 0), self.sizes.value(self.nest.extents[variable])
+        for guard in self.nest.guards:
+            if self.bound_of(guard) != variable:
+                continue
+            sign = guard.expr.coefficient(variable)
+            rest = self.affine_scalar(replace(guard.expr, terms=tuple(t for t in guard.expr.terms if t[0] != variable)), env)
+            if sign > 0:  # v >= -rest
+                start = w.intrinsic("llvm.smax", I64, [start, w.sub(const(I64, 0), rest)])
+            else:  # v <= rest
+                stop = w.intrinsic("llvm.smin", I64, [stop, w.add(rest, const(I64, 1))])
+        if start.text != "0":
+            stop = w.intrinsic("llvm.smax", I64, [stop, start])
+        return start, stop
+
+    def affine_scalar(self, expr: Affine, env: Env) -> Value:
+        """An affine expression over variables whose values are scalars here."""
+        w = self.w
+        total = self.sizes.value(expr.const)
+        for variable, coefficient in expr.terms:
+            term = self.scaled(env.index[variable], coefficient)
+            total = term if total.text == "0" else w.add(total, term)
+        return total
+
+    def scaled(self, value: Value, by: SizeLike) -> Value:
+        """An index times a stride."""
+        if by == 1:
+            return value
+        if isinstance(by, int) and not value.text.startswith("%"):
+            return const(I64, int(value.text) * by)
+        return self.w.mul(value, self.sizes.value(by))
+
+    def condition(self, guards: Sequence[Condition], env: Env, wide: int) -> Value | None:
+        """Whether all guards hold: an i1, or a mask where a guard depends on the vector variable. None for no guards."""
+        w = self.w
+        result: Value | None = None
+        for guard in guards:
+            moving = guard.expr.coefficient(self.vector) if self.vector >= 0 else 0
+            by_data = guard.data is not None and self.vector >= 0 and guard.data[1].stride(self.vector) != 0
+            value = self.affine_scalar(guard.expr, env)
+            if moving or by_data:
+                value = w.splat(value, wide)
+                if moving:
+                    value = w.add(value, w.mul(w.lane_numbers(value.type), const(value.type, moving)))
+            if guard.kind == "ge":
+                holds = w.icmp("sge", value, const(value.type, 0))
+            elif guard.kind == "div":
+                holds = w.icmp("eq", w.srem(value, const(value.type, guard.divisor)), const(value.type, 0))
+            elif guard.data is None:
+                holds = w.icmp("eq", value, const(value.type, 0))
+            else:
+                holds = w.icmp("eq", value, self._like(self.data(guard.data[0], guard.data[1], env), value))
+            if result is None:
+                result = holds
+            else:
+                a, b = (self.widened(result), self.widened(holds)) if lanes(result.type) or lanes(holds.type) else (result, holds)
+                result = w.and_(a, b)
+        return result
+
+    def widened(self, mask: Value) -> Value:
+        """A condition as a mask of the nest's lanes."""
+        return mask if lanes(mask.type) or not self.lanes else self.w.splat(mask, self.lanes)
+
+    def _like(self, value: Value, other: Value) -> Value:
+        return self.w.splat(value, lanes(other.type)) if lanes(other.type) and not lanes(value.type) else value
+
+    # Instructions
+
+    def is_vector(self, program: str, position: int) -> bool:
+        """Whether an instruction's value differs from lane to lane."""
+        return self.vector >= 0 and self.vector in self.depends[program][position]
+
+    def operand(self, program: str, position: int, env: Env, wide: bool) -> Value:
+        """The value of an instruction, splatted where a vector is wanted."""
+        value = env.values[program, position]
+        if not wide or lanes(value.type):
+            return value
+        if value not in env.splats:
+            env.splats[value] = self.w.splat(value, self.lanes)
+        return env.splats[value]
+
+    def instruction(self, program: str, position: int, instr: Instr, env: Env) -> Value:
+        """The value of one instruction, written here."""
+        w = self.w
+        wide = self.is_vector(program, position)
+        if instr.op == "const":
+            return const(TYPES[instr.dtype.name], const_value(instr))
+        if instr.op == "size":
+            assert not isinstance(instr.attr, str) and instr.attr is not None
+            return self.sizes.value(instr.attr)
+        if instr.op == "index" and isinstance(instr.attr, int):
+            value = env.index[instr.attr]
+            if instr.attr != self.vector:
+                return value
+            spread = w.splat(value, self.lanes)
+            return w.add(spread, w.lane_numbers(spread.type))
+        if instr.op == "read" and isinstance(instr.attr, int):
+            return self.load(self.nest.loads[instr.attr], env)
+        code = self.code(program)
+        args = [self.operand(program, a, env, wide) for a in instr.args]
+        if instr.op == "cast":
+            return emit_cast(w, args[0], code.instrs[instr.args[0]].dtype, instr.dtype)
+        if instr.op == "where" and not wide:
+            return w.select(*args)
+        return emit_primitive(w, instr.op, args)
+
+    # Memory
+
+    def offset(self, flat: Flat, env: Env) -> Value:
+        """The scalar part of an address: of the vector variable, its first lane's."""
+        total = self.sizes.value(flat.const)
+        for variable in self.order:
+            stride = flat.stride(variable)
+            if stride == 0 or variable not in env.index:
+                continue
+            term = self.scaled(env.index[variable], stride)
+            if term.text == "0":
+                continue
+            if not term.text.startswith("%") and not total.text.startswith("%"):
+                total = const(I64, int(term.text) + int(total.text))
+            else:
+                total = term if total.text == "0" else self.w.add(total, term)
+        return total
+
+    def spread(self, start: Value, stride: SizeLike) -> Value:
+        """Offsets of all lanes, from the first one's."""
+        w = self.w
+        wide = w.splat(start, self.lanes)
+        steps = w.lane_numbers(wide.type)
+        return w.add(wide, steps if stride == 1 else w.mul(steps, w.splat(self.sizes.value(stride), self.lanes)))
+
+    def data(self, buffer: int, flat: Flat, env: Env) -> Value:
+        """An index from data, as i64, a vector where it differs from lane to lane."""
+        dtype = self.buffers[buffer].dtype
+        value = self.load(Access(buffer, flat), env)
+        return emit_cast(self.w, value, dtype, DTYPES["int64"])
+
+    def load(self, access: Access, env: Env) -> Value:
+        """The element of an access, or a vector of them where it moves with the vector variable; 0 outside its guards."""
+        w = self.w
+        dtype = self.buffers[access.buffer].dtype
+        pointer = self.pointers[access.buffer]
+        kind = MEMORY[dtype.name]
+        start = self.offset(access.flat, env)
+        lane_data = False
+        for term in access.data:
+            value = self.data(term.buffer, term.at, env)
+            moved = w.mul(value, self._like(self.sizes.value(term.stride), value)) if term.stride != 1 else value
+            if lanes(moved.type):
+                start = self.spread(start, access.flat.stride(self.vector)) if not lanes(start.type) else start
+                lane_data = True
+            elif lanes(start.type):
+                moved = w.splat(moved, self.lanes)
+            start = w.add(start, moved)
+        condition = self.condition(access.guards, env, self.lanes)
+        stride = access.flat.stride(self.vector) if self.vector >= 0 else 0
+        wide = lane_data or stride != 0 or (condition is not None and bool(lanes(condition.type)))
+        if not wide:
+            return self._truth(self._scalar_load(kind, pointer, start, condition), dtype)
+        mask = env.mask
+        if condition is not None:
+            mask = self.widened(condition) if mask is None else w.and_(mask, self.widened(condition))
+        full = vector(kind, self.lanes)
+        zero = const(full, 0)
+        if stride == 1 and not lane_data:
+            address = w.gep(pointer, start, kind)
+            value = w.load(full, address) if mask is None else w.masked_load(full, address, mask, zero)
+        else:
+            offsets = start if lanes(start.type) else self.spread(start, stride)
+            every = mask if mask is not None else const(vector("i1", self.lanes), True)
+            value = w.gather(full, w.gep(pointer, offsets, kind), every, zero)
+        return self._truth(value, dtype)
+
+    def _scalar_load(self, kind: str, pointer: Value, start: Value, condition: Value | None) -> Value:
+        w = self.w
+        if condition is None:
+            return w.load(kind, w.gep(pointer, start, kind))
+        value = w.load(kind, w.gep(pointer, w.select(condition, start, const(I64, 0)), kind))
+        return w.select(condition, value, const(kind, 0))
+
+    def _truth(self, value: Value, dtype: DType) -> Value:
+        return self.w.icmp("ne", value, const(value.type, 0)) if dtype.kind == "b" else value
+
+    def store(self, access: Access, value: Value, add: bool, env: Env) -> None:
+        """Store a value, or add it to what is there; only under the mask and the access's guards."""
+        w = self.w
+        dtype = self.buffers[access.buffer].dtype
+        kind = MEMORY[dtype.name]
+        pointer = self.pointers[access.buffer]
+        start = self.offset(access.flat, env)
+        for term in access.data:
+            moved = self.scaled(self.data(term.buffer, term.at, env), term.stride)
+            start = w.add(start, moved)
+        if dtype.kind == "b":
+            value = w.cast("zext", value, like(value.type, "i8"))
+        condition = self.condition(access.guards, env, self.lanes)
+        stride = access.flat.stride(self.vector) if self.vector >= 0 else 0
+        if stride == 0:
+            opened = None if condition is None else w.if_(condition)
+            address = w.gep(pointer, start, kind)
+            if add:
+                value = self.join("sum", w.load(kind, address), value)
+            w.store(value, address)
+            if opened is not None:
+                w.end_if(opened)
+            return
+        value = value if lanes(value.type) else w.splat(value, self.lanes)
+        mask = env.mask if self.vector < self.nest.n_out else None
+        if condition is not None:
+            mask = self.widened(condition) if mask is None else w.and_(mask, self.widened(condition))
+        if stride != 1:
+            addresses = w.gep(pointer, self.spread(start, stride), kind)
+            every = mask if mask is not None else const(vector("i1", self.lanes), True)
+            at = {1: f"align {dtype.itemsize}"}
+            w.intrinsic("llvm.masked.scatter", "void", [value, addresses, every], [value.type, addresses.type], at)
+            return
+        address = w.gep(pointer, start, kind)
+        if add:
+            old = w.load(value.type, address) if mask is None else w.masked_load(value.type, address, mask, const(value.type, 0))
+            value = self.join("sum", old, value)
+        if mask is None:
+            w.store(value, address)
+        else:
+            w.masked_store(value, address, mask)
+
