@@ -1,0 +1,438 @@
+"""The text form of a graph: one line a node, stable, complete, and parsed back to the same graph.
+
+    graph 1
+    %0: float32[N, 64] is input "x"
+    %1: float32[64, 10] is param "w"
+    %2: float32[N, 10] = sum(k<64) %0[i, k] * %1[k, j]      # matmul scores fit.py:3
+    %3: float32[10] = max(j<N) %2[j, i]
+    output "scores" %2
+
+A formula is written as ``graph/show.py`` says; where a node's inputs are not its operands in order of appearance, they
+stand before it, ``(%2, %2) $0[i] * $1[i]``. Nodes are numbered anew in their order, so that what was dropped leaves no
+trace. Constants are named by a digest of their bytes, which stand at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from graphc.errors import DefinitionError
+from graphc.graph.dtypes import DTYPES, DType, boolean, float32, int64
+from graphc.graph.formula import COMBINERS, Affine, Formula, FromData, Guard, Index, Read, Shape, plain
+from graphc.graph.graph import Attr, ConstValue, Graph, Node, Origin
+from graphc.graph.primitives import PRIMITIVES
+from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar, const_text
+from graphc.graph.show import formula_text, type_text, usual_names
+from graphc.graph.sizes import Size, SizeLike, parse_size
+from graphc.graph.syntax import Call, Expr, Name, Num, Op, Parser, Subscript, affine_of, size_of
+
+_HEADER = "graph 1"
+_LINE = re.compile(r"%(\d+): (\w+)\[([^\]]*)\] (is|=) (.*)")
+_OPERAND = re.compile(r"\$(\d+)")
+_NODE = re.compile(r"%(\d+)")
+_OPERATORS = {
+    "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floor_divide", "**": "pow",
+    "==": "equal", "!=": "not_equal", "<": "less", "<=": "less_equal", "and": "logical_and", "or": "logical_or",
+}  # fmt: skip
+
+
+def to_text(graph: Graph, origins: bool = True) -> str:
+    """The text of the live nodes of ``graph``, its outputs, updates and constants.
+
+    origins: whether each line ends in a comment that says where its node came from; without them, equal graphs have
+    equal texts wherever they were declared.
+
+    >>> from graphc.graph.scalar import trace
+    >>> g = Graph()
+    >>> x = g.add("input", (), "x", float32, (3,))
+    >>> formula = Formula((3,), plain(1), (3,), (Read(0, plain(1)),), trace(lambda x: x + 1, [float32]))
+    >>> g.outputs["y"] = g.formula(formula, (x,))
+    >>> print(to_text(g))
+    graph 1
+    %0: float32[3] is input "x"
+    %1: float32[3] = %0[i] + 1.0
+    output "y" %1
+    """
+    nodes = graph.live()
+    number = {node: k for k, node in enumerate(nodes)}
+    lines = [_HEADER]
+    data: dict[str, bytes] = {}
+    for node in nodes:
+        line = _node_line(node, number)
+        if isinstance(node.attr, ConstValue):
+            data[node.attr.digest()] = node.attr.data
+        comment = _comment(graph.origins.get(node, ())) if origins else ""
+        lines.append(f"{line}  # {comment}" if comment else line)
+    lines += [f"output {json.dumps(name)} %{number[node]}" for name, node in graph.outputs.items()]
+    lines += [f"update %{number[target]} %{number[value]}" for target, value in graph.updates.items()]
+    lines += [f"data {digest} {base64.b64encode(raw).decode()}" for digest, raw in data.items()]
+    return "\n".join(lines)
+
+
+def node_text(node: Node, number: dict[Node, int] | None = None) -> str:
+    """One node's line, its operands by their numbers in the graph or those given."""
+    return _node_line(node, number)
+
+
+def _node_line(node: Node, number: dict[Node, int] | None) -> str:
+    def name(n: Node) -> str:
+        return f"%{n.number if number is None else number[n]}"
+
+    head = f"{name(node)}: {type_text(node.dtype, node.shape)}"
+    if isinstance(node.attr, Formula):
+        template, order = _template(node.attr)
+        if order == tuple(range(len(node.inputs))) and len(dict.fromkeys(node.inputs)) == len(order):
+            return f"{head} = " + _OPERAND.sub(lambda m: name(node.inputs[int(m[1])]), template)
+        return f"{head} = ({', '.join(name(i) for i in node.inputs)}) {template}"
+    inputs = f"({', '.join(name(i) for i in node.inputs)})" if node.inputs else ""
+    return f"{head} is {node.kind}{inputs}{_attr_text(node.attr)}"
+
+
+@lru_cache(maxsize=65536)
+def _template(formula: Formula) -> tuple[str, tuple[int, ...]]:
+    """The formula's text, and its operands in order of first appearance there."""
+    text = formula_text(formula)
+    return text, tuple(dict.fromkeys(int(m) for m in _OPERAND.findall(text)))
+
+
+def _comment(origins: Sequence[Origin]) -> str:
+    parts = []
+    for o in origins:
+        where = f"{o.site.file}:{o.site.line}" if o.site else ""
+        words = [o.op, o.name, o.note, f"by {o.rule}" if o.rule else "", where]
+        parts.append(" ".join(w for w in words if w))
+    return "; ".join(p for p in dict.fromkeys(parts) if p).replace("\n", " ")
+
+
+def _attr_text(attr: Attr) -> str:
+    if attr is None:
+        return ""
+    return " " + (attr.digest() if isinstance(attr, ConstValue) else _literal(attr))
+
+
+def _literal(value: object) -> str:
+    """An attribute: a number, a text, a size in braces, an element type, or a tuple of these."""
+    if isinstance(value, tuple):
+        return f"({''.join(_literal(v) + ', ' for v in value).strip()})"
+    if isinstance(value, Size):
+        return f"{{{value}}}"
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, DType):
+        return value.name
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    raise DefinitionError(f"text: an attribute of type {type(value).__name__} has no text form")
+
+
+def from_text(text: str) -> Graph:
+    """The graph that ``to_text`` wrote. Origins, being comments, are not read.
+
+    Raises: DefinitionError for a text that is no graph's.
+
+    >>> g = from_text('graph 1\\n%0: float32[3] is input "x"\\n%1: float32[3] = %0[i] * 2.0\\noutput "y" %1')
+    >>> g.outputs, g.nodes[1].formula.body.dtype
+    ({'y': %1:formula}, float32)
+    """
+    lines = text.splitlines()
+    if not lines or lines[0].strip() != _HEADER:
+        raise DefinitionError(f"text: {text[:60]!r} given; a graph's text begins with {_HEADER!r}")
+    data = dict(line.split(" ")[1:3] for line in lines if line.startswith("data "))
+    graph = Graph()
+    nodes: list[Node] = []
+    for at, line in enumerate(lines[1:], 2):
+        try:
+            _read_line(graph, nodes, line, data)
+        except (DefinitionError, LookupError, ValueError, TypeError) as error:
+            raise DefinitionError(f"text: line {at}, {line[:200]!r}: {error}") from error
+    return graph
+
+
+def _read_line(graph: Graph, nodes: list[Node], line: str, data: dict[str, str]) -> None:
+    line = line.strip()
+    if not line or line.startswith(("#", "data ")):
+        return
+    if line.startswith("output "):
+        name, end = json.JSONDecoder().raw_decode(line[7:])
+        graph.outputs[str(name)] = nodes[int(line[7 + end :].strip()[1:])]
+    elif line.startswith("update "):
+        target, value = (nodes[int(word[1:])] for word in line.split()[1:3])
+        graph.updates[target] = value
+    else:
+        match = _LINE.fullmatch(_uncomment(line))
+        if match is None:
+            raise DefinitionError("not a node, an output, an update or data")
+        if int(match[1]) != len(nodes):
+            raise DefinitionError(f"%{len(nodes)} is next")
+        dtype, shape = DTYPES[match[2]], tuple(parse_size(s.strip()) for s in match[3].split(",") if s.strip())
+        read = _read_formula_node if match[4] == "=" else _read_other_node
+        nodes.append(read(graph, nodes, dtype, shape, match[5].strip(), data))
+        if nodes[-1].number != len(nodes) - 1:
+            raise DefinitionError(f"this node stands already as %{nodes[-1].number}")
+
+
+def _uncomment(line: str) -> str:
+    """The line without its comment: a ``#`` after two spaces and outside quotation marks."""
+    quoted = False
+    for at, character in enumerate(line):
+        if character == '"' and line[at - 1] != "\\":
+            quoted = not quoted
+        elif character == "#" and not quoted and line[at - 2 : at] == "  ":
+            return line[:at].rstrip()
+    return line
+
+
+def _read_other_node(
+    graph: Graph, nodes: list[Node], dtype: DType, shape: Shape, text: str, data: dict[str, str]
+) -> Node:
+    match = re.fullmatch(r"(\w+)(\(%[^)]*\))?(?: (.*))?", text)
+    if match is None:
+        raise DefinitionError("a kind, its inputs and its attribute are expected")
+    kind, rest = match[1], match[3]
+    inputs = [nodes[int(n)] for n in _NODE.findall(match[2] or "")]
+    attr: Attr = None
+    if kind == "const":
+        if rest not in data:
+            raise DefinitionError(f"no data line for {rest}")
+        attr = ConstValue(dtype.name, tuple(int(s) for s in shape if isinstance(s, int)), base64.b64decode(data[rest]))
+        if attr.digest() != rest:
+            raise DefinitionError(f"the data of {rest} were changed")
+    elif rest:
+        value, end = _read_literal(rest, 0)
+        if rest[end:].strip():
+            raise DefinitionError(f"{rest[end:]!r} after the attribute")
+        attr = value  # type: ignore[assignment]  # a literal is one of the types of Attr
+    return graph.add(kind, inputs, attr, dtype, shape)
+
+
+def _read_literal(text: str, at: int) -> tuple[object, int]:
+    """The attribute that starts at ``at``, and where it ends."""
+    if text[at] == "(":
+        items: list[object] = []
+        at += 1
+        while text[at] != ")":
+            item, at = _read_literal(text, at)
+            items.append(item)
+            while text[at] in ", ":
+                at += 1
+        return tuple(items), at + 1
+    if text[at] == "{":
+        end = text.index("}", at)
+        return parse_size(text[at + 1 : end]), end + 1
+    if text[at] == '"':
+        value, length = json.JSONDecoder().raw_decode(text[at:])
+        return value, at + int(length)
+    match = re.compile(r"[-+\w.]+").match(text, at)
+    if match is None:
+        raise DefinitionError(f"no attribute at {text[at:]!r}")
+    word = match[0]
+    known: dict[str, object] = {"None": None, "True": True, "False": False, **DTYPES}
+    if word in known:
+        return known[word], match.end()
+    return (int(word) if re.fullmatch(r"-?\d+", word) else float(word)), match.end()
+
+
+def _read_formula_node(
+    graph: Graph, nodes: list[Node], dtype: DType, shape: Shape, text: str, data: dict[str, str]
+) -> Node:
+    listed = re.match(r"\((%\d+(?:, %\d+)*)?\) (?=.)", text)
+    if listed:
+        numbers = [int(n) for n in _NODE.findall(listed[0])]
+        text = text[listed.end() :]
+    else:
+        order: dict[int, int] = {}
+        text = _NODE.sub(lambda m: f"${order.setdefault(int(m[1]), len(order))}", text)
+        numbers = list(order)
+    inputs = tuple(nodes[n] for n in numbers)
+    formula = read_formula(text, shape, tuple(i.dtype for i in inputs))
+    if formula.dtype != dtype:
+        raise DefinitionError(f"the formula gives {formula.dtype}")
+    return graph.formula(formula, inputs)
+
+
+@lru_cache(maxsize=16384)
+def read_formula(text: str, shape: Shape, dtypes: tuple[DType, ...]) -> Formula:
+    """The formula that ``formula_text`` wrote, for a result of ``shape`` and operands of the given types.
+
+    Raises: DefinitionError for a text that is no formula's.
+    """
+    parser = Parser(text)
+    reader = _Reader(parser, dtypes)
+    write = None
+    if parser.token.text == "out" and parser.peek() == "[":
+        head = parser.expression(5)
+        parser.expect("=")
+        assert isinstance(head, Subscript)
+        write = head.items
+    listed: tuple[Expr, ...] = ()
+    if parser.token.text == "with":
+        parser.name()
+        parser.expect("(")
+        listed = parser.items(")")
+        parser.expect(")")
+    combine, ranges = _combiner(parser)
+    listed_ranges = [_range(r, parser) for r in ranges]
+    if write is None:
+        listed_ranges = [*zip(usual_names(len(shape)), shape, strict=True), *listed_ranges]
+    reader.variables.update({name: v for v, (name, _) in enumerate(listed_ranges)})
+    extents = tuple(size for _, size in listed_ranges)
+    reader.listed = tuple(reader.read(e) for e in listed)
+    body = reader.body()
+    guards = tuple(reader.guard(e) for e in parser.items("")) if parser.take("if") else ()
+    parser.end()
+    index = plain(len(shape)) if write is None else tuple(reader.index(w) for w in write)
+    reads = reader.listed or tuple(reader.reads)
+    return Formula(extents, index, shape, reads, body, combine, guards)
+
+
+def _combiner(parser: Parser) -> tuple[str, tuple[Expr, ...]]:
+    if parser.token.text not in COMBINERS or parser.peek() != "(":
+        return "none", ()
+    combine = parser.name()
+    parser.expect("(")
+    ranges = parser.items(")")
+    parser.expect(")")
+    return combine, ranges
+
+
+def _range(item: Expr, parser: Parser) -> tuple[str, SizeLike]:
+    if not (isinstance(item, Op) and item.sign == "<" and isinstance(item.args[0], Name)):
+        raise parser.error("a range such as k<8 is expected")
+    return item.args[0].text, size_of(item.args[1], parser)
+
+
+class _Reader:
+    """Reads a formula's parts: indices, guards, reads, and the body's statements as the very instructions written."""
+
+    def __init__(self, parser: Parser, dtypes: Sequence[DType]) -> None:
+        self.parser = parser
+        self.dtypes = dtypes
+        self.variables: dict[str, int] = {}
+        self.listed: tuple[Read, ...] = ()
+        self.reads: list[Read] = []
+        self.builder = BodyBuilder()
+        self.bound: dict[str, Scalar] = {}
+
+    def index(self, expr: Expr) -> Index:
+        """An index expression."""
+        if isinstance(expr, Op) and expr.sign == ":" and isinstance(expr.args[0], Subscript):
+            return self.data(expr.args[0], expr.args[1])
+        return self.affine(expr)
+
+    def affine(self, expr: Expr) -> Affine:
+        """An affine index expression."""
+        return affine_of(expr, self.variables, self.parser)
+
+    def data(self, expr: Subscript, bound: Expr) -> FromData:
+        """An index from data with its bound."""
+        return FromData(self.operand(expr.base), tuple(self.affine(i) for i in expr.items), size_of(bound, self.parser))
+
+    def operand(self, base: str) -> int:
+        """The number of ``$3``."""
+        if not base.startswith("$") or int(base[1:]) >= len(self.dtypes):
+            raise self.parser.error(f"no operand {base}")
+        return int(base[1:])
+
+    def guard(self, expr: Expr) -> Guard:
+        """A condition on a point."""
+        data: FromData | None = None
+        if isinstance(expr, Op) and expr.sign == ":" and isinstance(expr.args[0], Op):
+            inner, bound = expr.args
+            assert isinstance(inner, Op)
+            left, right = inner.args
+            if not isinstance(right, Subscript):
+                raise self.parser.error("a bound stands behind an index from data")
+            return Guard("eq", self.affine(left), data=self.data(right, bound))
+        if not isinstance(expr, Op) or expr.sign not in (">=", "<=", "=="):
+            raise self.parser.error("a condition with >=, <= or == is expected")
+        left, right = expr.args
+        if isinstance(left, Op) and left.sign == "%" and expr.sign == "==":
+            if not (isinstance(left.args[1], Num) and right == Num("0")):
+                raise self.parser.error("a condition such as (i + 1) % 2 == 0 is expected")
+            return Guard("div", self.affine(left.args[0]), int(left.args[1].text), data)
+        a, b = self.affine(left), self.affine(right)
+        return Guard("eq", a - b) if expr.sign == "==" else Guard("ge", a - b if expr.sign == ">=" else b - a)
+
+    def read(self, expr: Expr) -> Read:
+        """An operand at its indices."""
+        if not isinstance(expr, Subscript):
+            raise self.parser.error("an operand at its indices is expected")
+        index = tuple(self.index(i) for i in expr.items)
+        return Read(self.operand(expr.base), index, tuple(self.guard(g) for g in expr.guards))
+
+    def body(self) -> Body:
+        """The statements that come next."""
+        while True:
+            name = ""
+            if self.parser.token.kind == "name" and self.parser.peek() == "=":
+                name = self.parser.name()
+                self.parser.expect("=")
+            value = self.value(self.parser.expression())
+            if name:
+                self.bound[name] = value
+            if not self.parser.take(";"):
+                return self.builder.finish(value)
+
+    def value(self, expr: Expr) -> Scalar:
+        """The value of an expression; writes its instructions from left to right."""
+        if isinstance(expr, Num):
+            return self.number(expr.text, float32 if set(expr.text) & set(".e") else int64)
+        if isinstance(expr, Name):
+            return self.word(expr.text)
+        if isinstance(expr, Subscript):
+            read = self.read(expr)
+            if read not in self.reads:
+                self.reads.append(read)
+            return self.builder.read(self.reads.index(read), self.dtypes[read.operand])
+        if isinstance(expr, Op):
+            if expr.sign == "neg":  # only infinity is written with a sign of its own
+                return self.number("-inf", float32)
+            if expr.sign not in _OPERATORS:
+                raise self.parser.error(f"{expr.sign} is no operator of a body")
+            return self.apply(_OPERATORS[expr.sign], expr.args)
+        return self.call(expr)
+
+    def word(self, word: str) -> Scalar:
+        """The value of a bare word."""
+        if word in self.bound:
+            return self.bound[word]
+        if word in ("True", "False"):
+            return self.number(word, boolean)
+        if word in ("inf", "nan"):
+            return self.number(word, float32)
+        if word in self.variables:
+            return self.builder.index(self.variables[word])
+        if re.fullmatch(r"r\d+", word) and int(word[1:]) < len(self.listed):
+            number = int(word[1:])
+            return self.builder.read(number, self.dtypes[self.listed[number].operand])
+        raise self.parser.error(f"{word} names nothing")
+
+    def number(self, text: str, dtype: DType) -> Scalar:
+        """A constant of the given type."""
+        value = text == "True" if dtype.kind == "b" else int(text) if dtype.kind == "i" else float(text)
+        return self.builder.emit(Instr("const", (), dtype, const_text(value, dtype)))
+
+    def call(self, expr: Call) -> Scalar:
+        """The value of a function, a conversion, a typed constant or a size."""
+        if expr.name == "size" and len(expr.args) == 1:
+            return self.builder.emit(Instr("size", (), int64, size_of(expr.args[0], self.parser)))
+        if expr.name in DTYPES and len(expr.args) == 1:
+            dtype, (arg,) = DTYPES[expr.name], expr.args
+            word = arg.text if isinstance(arg, (Num, Name)) else "-inf" if arg == Op("neg", (Name("inf"),)) else ""
+            if dtype.kind != "b" and (isinstance(arg, Num) or word in ("inf", "nan", "-inf")):
+                return self.number(word, dtype)
+            return self.builder.emit(Instr("cast", (self.value(arg).position,), dtype))
+        return self.apply(expr.name, expr.args)
+
+    def apply(self, name: str, args: Sequence[Expr]) -> Scalar:
+        """The value of a primitive."""
+        primitive = PRIMITIVES.get(name)
+        if primitive is None or primitive.arity != len(args):
+            raise self.parser.error(f"no function {name} of {len(args)} operands")
+        values = [self.value(a) for a in args]
+        dtype = boolean if primitive.result == "bool" else values[-1].dtype
+        return self.builder.emit(Instr(name, tuple(v.position for v in values), dtype))
