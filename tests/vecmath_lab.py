@@ -16,7 +16,7 @@ from graphc.llvm.vecmath import ARITY, VECTOR_MATHS, call_out_of_line
 
 Array = NDArray[np.floating]
 LANES = {"float": 16, "double": 8}
-SCALARS = {"float": np.float32, "double": np.float64}
+SCALARS: dict[str, type[np.floating]] = {"float": np.float32, "double": np.float64}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from graphc.llvm.terms import Term, fma, poly, select
 from graphc.llvm.text import Value, Writer, const, lanes
-from graphc.llvm.vecmath_core import INF, NAN, Format, bits, floats, format_of, out_of_line
+from graphc.llvm.vecmath_core import INF, NAN, Format, bits, fast_two_sum, floats, format_of, out_of_line
 
 FAR = 1e5
 _TABLE_BITS = 1280
@@ -28,12 +28,21 @@ def cos(w: Writer, x: Value) -> Value:
 
 
 def tan(w: Writer, x: Value) -> Value:
-    """tan(x), x in radians: sin/cos, or -cos/sin in odd quadrants."""
+    """tan(x), x in radians: sin/cos, or -cos/sin in odd quadrants, each with its rounding error as a second piece."""
     t = Term(w, x)
     r, quadrant = _reduced(t)
     even = (quadrant & 1).eq(0)
-    s, c = _sin_near(r), _cos_near(r)
-    return select(t.eq(0.0), t, select(even, s, -c) / select(even, c, s)).v
+    z = r * r
+    table = format_of(t).table
+    s, s_low = fast_two_sum(r, r * z * poly(z, table["sin"]))
+    c, c_low = fast_two_sum(t.const(1.0), fma(z * z, poly(z, table["cos"]), z * -0.5))
+    top, top_low = select(even, s, -c), select(even, s_low, -c_low)
+    bottom, bottom_low = select(even, c, s), select(even, c_low, s_low)
+    inverse = 1.0 / bottom
+    q = top * inverse
+    # What top/bottom has left when q is taken from it.
+    rest = fma(-q, bottom, top) + fma(-q, bottom_low, top_low)
+    return select(t.eq(0.0), t, fma(rest, inverse, q)).v
 
 
 def _signed(y: Term, quadrant: Term) -> Term:
