@@ -1,7 +1,7 @@
 """A small training step written by hand, so that the runtime is tested without the compiler.
 
-A linear model of three features: ``pred = x @ w``, ``loss = mean((pred - y)**2)``, gradient descent with momentum 0.5 on
-``w`` (state ``m``), a step count, and a label ``k`` of each row that must lie in 0 to 9.
+A linear model of three features: ``pred = x @ w``, ``loss = mean((pred - y)**2)``, gradient descent with momentum 0.5
+on ``w`` (state ``m``), a step count, and a label ``k`` of each row that must lie in 0 to 9.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from graphc.graph.sizes import dim
 from graphc.kernels.layout import WORD_POSITION, WORD_VALUE, Buffer, Check, Layout, Results
 from graphc.llvm import target
 from graphc.llvm.text import Module, Value, Writer, const
+from graphc.runtime.arguments import Array
 from graphc.runtime.program import Compiled, Program, compile_program
 from graphc.runtime.step import Function, Tools, TrainStep
 from graphc.runtime.store import make_store
 
 Floats = NDArray[np.float32]
+Batch = dict[str, Array]
 
 N = dim("N")
 FEATURES = 3
@@ -74,7 +76,8 @@ def module_text(training: bool, fail_late: bool = False) -> str:
     rows = w.loop(zero, n, one, [const("float", 0)])
     row = w.gep(x, w.mul(rows.index, features), "float")
     dot = w.loop(zero, features, one, [const("float", 0)])
-    product = w.fmul(w.load("float", w.gep(row, dot.index, "float")), w.load("float", w.gep(weights, dot.index, "float")))
+    feature, weight = (w.load("float", w.gep(array, dot.index, "float")) for array in (row, weights))
+    product = w.fmul(feature, weight)
     (value,) = w.end_loop(dot, [w.fadd(dot.carried[0], product)])
     w.store(value, w.gep(pred, rows.index, "float"))
     error = w.fsub(value, w.load("float", w.gep(y, rows.index, "float")))
@@ -153,7 +156,7 @@ class Reference:
         return float(np.mean(error * error))
 
 
-def batch(rng: np.random.Generator, n: int) -> dict[str, NDArray[np.generic]]:
+def batch(rng: np.random.Generator, n: int) -> Batch:
     """Inputs of ``n`` rows that a linear model fits exactly."""
     x = rng.standard_normal((n, FEATURES)).astype(np.float32)
     y = (x @ np.array([1.0, -2.0, 0.5], np.float32)).astype(np.float32)

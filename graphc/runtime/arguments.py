@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from ctypes import c_size_t
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from graphc.graph.dtypes import DType
 from graphc.graph.sizes import Size, SizeLike, dim, evaluate, names
 from graphc.kernels.layout import Buffer, Layout, Shape
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]  # of any element type, as NumPy says it; code that uses one stays plain for the user
 
 _READY = 0x101  # NumPy's flags C_CONTIGUOUS and ALIGNED
 _REQUIRED: tuple[Literal["C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"], ...] = (
@@ -175,7 +175,7 @@ class DimSolver:
             if len(shape) != len(slot.shape):
                 raise _refused(what, slot, shape, f"has rank {len(shape)}, needs rank {len(slot.shape)}")
             if 0 in shape:
-                raise self._refused(slot, shape, "has no elements: every size is at least 1")
+                raise _refused(what, slot, shape, "has no elements: every size is at least 1")
         dims: dict[str, int] = {}
         for recipe in self._recipes:
             slot, shape = self._slots[recipe.slot], shapes[recipe.slot]

@@ -23,7 +23,8 @@ _CHUNK_S = 0.025
 _REDRAW_S = 0.07  # with the chunk's 25 ms, the bar is redrawn within 100 ms
 _MOST_GROWTH = 16
 _MOST_STEPS = 1 << 20  # in one call: 8 MB of losses
-_EPOCH_BLOCK = 1024  # epochs whose means are kept natively before they are taken over
+_EPOCH_BLOCK = 1 << 16  # epochs whose means are kept natively before they are taken over
+_MOST_MEANS = 1 << 20  # numbers among those
 _SHUFFLE_BLOCK = 1 << 20  # rows shuffled in one go, some 20 ms where they are far beyond the cache
 
 Doubles = NDArray[np.float64]
@@ -165,9 +166,11 @@ class _Plan:
         for name, value in values.items():
             self.set(name, value)
         self.doubles[epoch.word("until")] = math.nan if options.until is None else float(options.until)
+        self.block = _EPOCH_BLOCK
+        self.budget = 1
         self.staging = self._point_inputs(rows, dims)
         self.sums, self.means = self._point_outputs(dims)
-        self.epoch_losses = np.empty(_EPOCH_BLOCK)
+        self.epoch_losses = np.empty(self.block)
         self.set("epoch_losses", self.address(self.epoch_losses))
 
     def address(self, array: Array) -> int:
@@ -199,17 +202,13 @@ class _Plan:
 
     def _point_outputs(self, dims: Mapping[str, int]) -> tuple[list[Doubles], list[Doubles]]:
         """The sums over an epoch of each output, and the means of a block of epochs."""
-        layout = self.program.layout
-        sums: list[Doubles] = []
-        means: list[Doubles] = []
-        for n, item in enumerate(self.outputs):
-            declared = epoch.averaged_shape(layout.buffers[item.buffer], item.by_row)
-            shape = tuple(evaluate(size, dims) for size in declared)
-            sums.append(np.zeros(shape))
-            means.append(np.empty((_EPOCH_BLOCK, *shape)))
-            for name, value in (
-                ("width", sums[-1].size), ("sums", self.address(sums[-1])), ("means", self.address(means[-1]))
-            ):  # fmt: skip
+        buffers = self.program.layout.buffers
+        declared = [epoch.averaged_shape(buffers[item.buffer], item.by_row) for item in self.outputs]
+        sums = [np.zeros(tuple(evaluate(size, dims) for size in shape)) for shape in declared]
+        self.block = max(1, min(self.block, _MOST_MEANS // max(1, sum(s.size for s in sums))))
+        means = [np.empty((self.block, *s.shape)) for s in sums]
+        for n, (total, mean) in enumerate(zip(sums, means, strict=True)):
+            for name, value in (("width", total.size), ("sums", self.address(total)), ("means", self.address(mean))):
                 self.words[epoch.output_word(len(self.inputs), n, name)] = value
         return sums, means
 
@@ -225,7 +224,7 @@ def _loop(plan: _Plan, options: FitOptions, judge: Callable[[], float] | None, r
     try:
         stopped = False
         while left and not stopped:
-            block = min(left, _EPOCH_BLOCK)
+            block = min(left, plan.block)
             stopped = _run_block(plan, block, judge, record, bar, int(options.epochs))
             left -= block
     finally:
@@ -243,13 +242,12 @@ def _run_block(
     plan.set("pauses", judge is not None or plan.shuffles_here)
     entry = plan.program.epoch_entry()
     address = ctypes.addressof(plan.words)
-    before, seen, budget = len(record.losses), 0, 1
+    before, seen = len(record.losses), 0
     while True:
         if plan.shuffles_here and plan.get("step") == 0:
             _shuffle(plan)
-        budget = 1 if plan.program.debug else budget
-        losses = np.empty(budget)
-        plan.set("budget", budget)
+        losses = np.empty(1 if plan.program.debug else plan.budget)
+        plan.set("budget", losses.size)
         plan.set("step_losses", plan.address(losses))
         began = time.perf_counter()
         status, context = _run_chunk(plan, entry, address)
@@ -268,17 +266,22 @@ def _run_block(
             shown = losses[done - 1] if not record.losses else record.losses[-1]
             bar.set_postfix_str(f"epoch {min(before + ended + 1, of)}/{of}, loss {shown:.4g}", refresh=False)
             bar.update(done)
+        if done:
+            wanted = max(1.0, done * _CHUNK_S / max(spent, 1e-9))
+            plan.budget = int(min(wanted, plan.budget * _MOST_GROWTH, _MOST_STEPS))
         if plan.get("stopped") or ended == n_epochs:
             return bool(plan.get("stopped"))
-        budget = int(min(max(1.0, done * _CHUNK_S / max(spent, 1e-9)), budget * _MOST_GROWTH, _MOST_STEPS))
 
 
 def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[int, Context]:
     """One native call: its status and the context of the step that it ended with. The lock is free between chunks."""
     program = plan.program
     with program.native([plan.full, plan.tail]) as undo:
-        status = entry(address)
-        program.n_calls += plan.get("done")
+        plan.set("done", 0)
+        try:
+            status = entry(address)
+        finally:
+            program.n_calls += plan.get("done")
         if status:
             undo()
     return status, plan.full if plan.get("step") < plan.get("n_full") else plan.tail
