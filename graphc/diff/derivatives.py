@@ -1,0 +1,191 @@
+"""Derivatives as a user asks for them: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from graphc.diff.forward import forward
+from graphc.diff.reverse import Backward, backward
+from graphc.dsl.intern import Interned, intern, to_tensors
+from graphc.dsl.tensor import Tensor
+from graphc.errors import NotDifferentiable, ShapeError
+from graphc.graph.dtypes import DTYPES
+from graphc.graph.formula import Formula, Shape, plain
+from graphc.graph.graph import Graph, Node
+from graphc.graph.scalar import BodyBuilder
+from graphc.rewrite.phases import tidied
+
+
+@overload
+def grad(loss: Tensor, wrt: Tensor, *, unused: str = "raise") -> Tensor: ...
+@overload
+def grad(loss: Tensor, wrt: Sequence[Tensor], *, unused: str = "raise") -> list[Tensor]: ...
+def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise") -> Tensor | list[Tensor]:
+    """The derivative of a scalar by a tensor, or by each of several: tensors like any other, of the shapes of ``wrt``.
+
+    wrt: floating tensors, parameters or any expression that the loss was built from (that very handle).
+    unused: what to do where the loss does not depend on one: ``raise``, or ``zero`` for zeros.
+
+    Raises: NotDifferentiable for a loss that is no floating scalar, a ``wrt`` that is not floating or not used.
+
+    >>> import graphc as gc
+    >>> x = gc.input("x", (3,))
+    >>> gc.grad(gc.sum(x * x), x).eval(x=[1.0, 2.0, 3.0])
+    array([2., 4., 6.], dtype=float32)
+    """
+    wanted = [wrt] if isinstance(wrt, Tensor) else list(wrt)
+    if loss.shape != ():
+        raise NotDifferentiable(f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum{loss.where()}")
+    found = vjp_of("grad", [loss], wanted, None, unused)
+    return found[0] if isinstance(wrt, Tensor) else found
+
+
+def vjp(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    cotangents: Tensor | Sequence[Tensor],
+    *,
+    unused: str = "zero",
+) -> list[Tensor]:
+    """The vector-Jacobian product: one cotangent an input, given one an output of its shape.
+
+    Raises: ShapeError where a cotangent has another shape than its output; NotDifferentiable as ``grad``.
+    """
+    outs, given = _list(outputs), _list(cotangents)
+    if len(outs) != len(given):
+        raise ShapeError(f"vjp: {len(given)} cotangents for {len(outs)} outputs given; needs one each")
+    for out, ct in zip(outs, given, strict=True):
+        _same_shape("vjp", "cotangent", out, ct)
+    return vjp_of("vjp", outs, _list(inputs), given, unused)
+
+
+def jvp(
+    outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], tangents: Tensor | Sequence[Tensor]
+) -> list[Tensor]:
+    """The Jacobian-vector product: one tangent an output, given one an input of its shape.
+
+    Raises: ShapeError where a tangent has another shape than its input; NotDifferentiable for what is not floating.
+    """
+    outs, wanted, given = _list(outputs), _list(inputs), _list(tangents)
+    if len(wanted) != len(given):
+        raise ShapeError(f"jvp: {len(given)} tangents for {len(wanted)} inputs given; needs one each")
+    for tensor, tangent in zip(wanted, given, strict=True):
+        _same_shape("jvp", "tangent", tensor, tangent)
+        _check_float("jvp", tensor)
+    names = _outputs(outs + given)
+    interned = intern(names, wanted)
+    graph = interned.graph
+    starts = {interned.node[x]: interned.node[t] for x, t in zip(wanted, given, strict=True)}
+    moved = forward(graph, [interned.node[o] for o in outs], starts)
+    nodes = [zeros(graph, o.dtype.name, interned.node[o].shape) if m is None else m for o, m in zip(outs, moved, strict=True)]
+    return _finished(interned, nodes)
+
+
+def hvp(loss: Tensor, wrt: Tensor, vector: Tensor) -> Tensor:
+    """The Hessian of a scalar times a vector of the shape of ``wrt``: forward mode over reverse mode."""
+    return jvp(grad(loss, wrt), wrt, vector)[0]
+
+
+def jacobian(output: Tensor, wrt: Tensor) -> Tensor:
+    """All derivatives of ``output`` by ``wrt``; shape: that of the output followed by that of ``wrt``."""
+    _check_float("jacobian", output)
+    _check_float("jacobian", wrt)
+    interned = intern(_outputs([output]), [wrt])
+    graph, node = interned.graph, interned.node[output]
+    seed = _identity(graph, node)
+    found = backward(graph, {node: seed}, [interned.node[wrt]], lead=node.shape).cotangents[0]
+    if found is None:
+        raise _unused("jacobian", wrt)
+    return _finished(interned, [found])[0]
+
+
+def hessian(loss: Tensor, wrt: Tensor) -> Tensor:
+    """All second derivatives of a scalar; shape: that of ``wrt`` twice."""
+    return jacobian(grad(loss, wrt), wrt)
+
+
+def vjp_of(
+    what: str, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None, unused: str
+) -> list[Tensor]:
+    """The cotangents of ``wanted``; those of the outputs are ones where none are given."""
+    if unused not in ("raise", "zero"):
+        raise NotDifferentiable(f"{what}: unused={unused!r} given; needs 'raise' or 'zero'")
+    for tensor in [*outputs, *wanted]:
+        _check_float(what, tensor)
+    interned = intern(_outputs(outputs + (cotangents or [])), wanted)
+    found = _backward(interned, outputs, wanted, cotangents).cotangents
+    nodes: list[Node] = []
+    for tensor, node in zip(wanted, found, strict=True):
+        if node is None and unused == "raise":
+            raise _unused(what, tensor)
+        nodes.append(zeros(interned.graph, tensor.dtype.name, tensor.shape) if node is None else node)
+    return _finished(interned, nodes)
+
+
+def _backward(interned: Interned, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
+    graph = interned.graph
+    seeds: dict[Node, Node] = {}
+    for k, output in enumerate(outputs):
+        node = interned.node[output]
+        seeds[node] = one(graph, output.dtype.name) if cotangents is None else interned.node[cotangents[k]]
+    return backward(graph, seeds, [interned.node[t] for t in wanted])
+
+
+def one(graph: Graph, dtype: str) -> Node:
+    """A scalar 1, the seed of a loss."""
+    return graph.const(np.ones((), dtype))
+
+
+def zeros(graph: Graph, dtype: str, shape: Shape) -> Node:
+    """Zeros of a shape."""
+    builder = BodyBuilder()
+    body = builder.finish(builder.const(0.0, DTYPES[dtype]))
+    return graph.formula(Formula(shape, plain(len(shape)), shape, (), body), ())
+
+
+def _identity(graph: Graph, node: Node) -> Node:
+    """1 where the index of the row is that of the element: ``out[i.., i..] = 1``."""
+    builder = BodyBuilder()
+    body = builder.finish(builder.const(1.0, node.dtype))
+    index = plain(len(node.shape))
+    return graph.formula(Formula(node.shape, index + index, node.shape * 2, (), body, "sum"), ())
+
+
+def _finished(interned: Interned, nodes: list[Node]) -> list[Tensor]:
+    """The nodes as tensors, simplified by rules that keep every bit; markers of what was differentiated are gone."""
+    graph = interned.graph
+    graph.outputs = {f"{k}": node for k, node in enumerate(nodes)}
+    graph.updates = {}
+    known = {node: tensor for tensor, node in interned.node.items()}
+    cleaned, moved = tidied(graph, known)
+    return to_tensors(cleaned, [cleaned.outputs[f"{k}"] for k in range(len(nodes))], moved)
+
+
+def _outputs(tensors: list[Tensor]) -> dict[str, Tensor]:
+    return {f"{k}": tensor for k, tensor in enumerate(tensors)}
+
+
+def _list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _check_float(what: str, tensor: Tensor) -> None:
+    if tensor.dtype.kind != "f":
+        raise NotDifferentiable(f"{what}: a tensor of {tensor.dtype} given; only floats carry derivatives{tensor.where()}")
+
+
+def _same_shape(what: str, role: str, tensor: Tensor, given: Tensor) -> None:
+    if tensor.shape != given.shape:
+        raise ShapeError(f"{what}: a {role} of shape {_shape(given)} given; needs {_shape(tensor)}{given.where()}")
+
+
+def _unused(what: str, tensor: Tensor) -> NotDifferentiable:
+    name = tensor.name or "the tensor given"
+    return NotDifferentiable(f"{what}: the result does not depend on {name}; unused='zero' gives zeros{tensor.where()}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(" + ", ".join(map(str, tensor.shape)) + ")"

@@ -1,0 +1,34 @@
+"""``debug=True``: after every kernel, a check that what it wrote is finite, naming the node, its formula and source line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.graph.graph import Graph
+from graphc.kernels.form import FiniteCheck, IndexCheck, Kernel, Nest, Program
+
+
+def with_finite_checks(program: Program, graph: Graph) -> Program:
+    """The program with a finite check behind every nest for each float buffer that it stores."""
+    number = sum(1 for k in program.kernels if isinstance(k, IndexCheck))
+    kernels: list[Kernel] = []
+    for kernel in program.kernels:
+        kernels.append(kernel)
+        if not isinstance(kernel, Nest):
+            continue
+        for buffer in kernel.writes():
+            if program.buffers[buffer].dtype.kind != "f":
+                continue
+            message, source = _described(program, kernel, buffer, graph)
+            kernels.append(FiniteCheck(f"finite{number}", buffer, number, message, source, kernel.nodes))
+            number += 1
+    return replace(program, kernels=tuple(kernels))
+
+
+def _described(program: Program, nest: Nest, buffer: int, graph: Graph) -> tuple[str, str]:
+    operands = ", ".join(program.buffers[k].name.split(".")[0] for k in nest.reads()) or "nothing"
+    origins = [o for number in nest.nodes if number < len(graph.nodes) for o in graph.origins.get(graph.nodes[number], ())]
+    site = next((str(o.site) for o in origins if o.site), "")
+    ops = ", ".join(dict.fromkeys(o.op for o in origins if o.op)) or "a derived value"
+    name = program.buffers[buffer].name.split(".")[0]
+    return f"debug: {{value}} at position {{position}} of {name} ({ops}), computed from {operands}", site
