@@ -121,9 +121,7 @@ def _must_keep(node: Node, uses: list[tuple[Node, Read | None]]) -> bool:
     if len(uses) > 1 and not (light and len(formula.reads) <= 2 and len(readers) <= 3):
         return True
     for user, read in uses:
-        if read is None or read.guards or user.kind != "formula":
-            return True
-        if any(isinstance(i, FromData) for i in read.index) and (formula.guards or data_indices(formula)):
+        if read is None or read.guards or user.kind != "formula" or any(isinstance(i, FromData) for i in read.index):
             return True
         if product_of(user.formula) is not None:
             return True

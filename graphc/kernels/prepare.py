@@ -24,7 +24,7 @@ from graphc.graph.formula import (
     substitute_guard,
     var,
 )
-from graphc.graph.graph import Graph, Node, Origin, copy_node, rebuild
+from graphc.graph.graph import Graph, Node, Origin, copy_node, rebuild, users
 from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.graph.sym import sym
@@ -50,7 +50,8 @@ class Product:
 def prepare(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     """The prepared graph and the map from the old nodes."""
     first, one = rebuild(graph, _solved)
-    second, two = rebuild(first, _composed)
+    single = {n for n, readers in users(first.live()).items() if len(readers) == 1}
+    second, two = rebuild(first, lambda g, node, inputs: _composed(g, node, inputs, single))
     third, three = rebuild(second, _laid_out)
     return third, {old: three[two[mid]] for old, mid in one.items() if mid in two and two[mid] in three}
 
@@ -100,12 +101,15 @@ def is_layout(graph: Graph, node: Node) -> bool:
     return any(o.rule == MARK for o in graph.origins.get(node, ()))
 
 
-def _composed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-    """``node`` over new inputs, with reads of views replaced by reads of what they view."""
+def _composed(graph: Graph, node: Node, inputs: tuple[Node, ...], single: set[Node]) -> Node:
+    """``node`` over new inputs, with reads of views replaced by reads of what they view. single: old nodes of one reader."""
     if node.kind != "formula":
         return copy_node(graph, node, inputs)
     formula = node.formula
     operands = list(inputs)
+    for k, read in enumerate(formula.reads):
+        if node.inputs[read.operand] in single and any(isinstance(i, FromData) for i in read.index):
+            formula = _picked(formula, k, operands)
     changed = True
     while changed:
         changed = False
@@ -121,6 +125,30 @@ def _composed(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         formula = replace(formula, reads=tuple(reads))
     formula, used = drop_unused(formula, operands)
     return graph.formula(tidy(formula) if formula.combine in ("sum", "none") else formula, used)
+
+
+def _picked(formula: Formula, number: int, operands: list[Node]) -> Formula:
+    """The formula with an elementwise node that read ``number`` picks elements of computed at those elements alone."""
+    read = formula.reads[number]
+    picked = operands[read.operand]
+    if picked.kind != "formula" or picked.formula.combine != "none" or picked.formula.guards or read.guards:
+        return formula
+    if picked.formula.body.indices():
+        return formula
+    known = len(operands)
+    found = [compose_indices(read.index, inner, (), picked, operands) for inner in picked.formula.reads]
+    if any(f is None for f in found):
+        del operands[known:]
+        return formula
+    reads = formula.reads + tuple(f[0] for f in found if f is not None)
+    builder = BodyBuilder()
+    first = len(formula.reads)
+    own = [builder.read(first + k, operands[reads[first + k].operand].dtype) for k in range(len(found))]
+    value = builder.include(picked.formula.body, own)[-1]
+    table: list[Scalar | None] = [None] * first
+    table[number] = value
+    body = builder.finish(builder.include(formula.body, table)[-1])
+    return replace(formula, reads=reads, body=body)
 
 
 def compose(read: Read, view: Node, operands: list[Node]) -> Read | None:
