@@ -1,0 +1,1 @@
+"""The operations: one record each, a file a family, and what joins and shares them."""
