@@ -22,7 +22,7 @@ from graphc.runtime.program import Context, Program
 _CHUNK_S = 0.025
 _REDRAW_S = 0.07  # with the chunk's 25 ms, the bar is redrawn within 100 ms
 _MOST_GROWTH = 16
-_MOST_STEPS = 1 << 20  # in one call: 8 MB of losses
+_STEP_BLOCK = 1 << 22  # losses kept in one piece: 32 MB, of which the system gives only what is written
 _EPOCH_BLOCK = 1 << 16  # epochs whose means are kept natively before they are taken over
 _MOST_MEANS = 1 << 20  # numbers among those
 _SHUFFLE_BLOCK = 1 << 20  # rows shuffled in one go, some 20 ms where they are far beyond the cache
@@ -85,12 +85,29 @@ class History:
 
 @dataclass(slots=True)
 class _Record:
-    """What is gathered while training."""
+    """What is gathered while training. ``steps`` holds full pieces; the last one is filled to ``used``."""
 
     losses: list[float] = field(default_factory=list)
-    step_losses: list[Doubles] = field(default_factory=list)
+    steps: list[Doubles] = field(default_factory=list)
+    used: int = 0
     outputs: dict[str, list[Doubles]] = field(default_factory=dict)
     validation: list[float] = field(default_factory=list)
+
+    def room(self, wanted: int, left: int) -> Doubles:
+        """Where the next losses go: up to ``wanted`` of the ``left`` that are to come, at least one."""
+        if not self.steps or self.used == self.steps[-1].size:
+            self.steps.append(np.empty(min(left, _STEP_BLOCK)))
+            self.used = 0
+        return self.steps[-1][self.used : self.used + wanted]
+
+    def step_losses(self) -> Doubles:
+        """All of them; one piece that is mostly used is handed out as it is."""
+        if not self.steps:
+            return np.empty(0)
+        last = self.steps[-1][: self.used]
+        if len(self.steps) == 1 and 2 * last.size >= self.steps[-1].size:
+            return last
+        return np.concatenate([*self.steps[:-1], last])
 
 
 def train(
@@ -112,8 +129,8 @@ def train(
     if options.epochs:
         _loop(plan, options, judge, record)
     outputs = {key: np.concatenate(rows) for key, rows in record.outputs.items()}
-    steps = np.concatenate([np.empty(0), *record.step_losses])
-    return History(record.losses, steps, outputs, record.validation, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return History(record.losses, record.step_losses(), outputs, record.validation, seconds)
 
 
 def _check_options(program: Program, options: FitOptions) -> None:
@@ -242,18 +259,20 @@ def _run_block(
     plan.set("pauses", judge is not None or plan.shuffles_here)
     entry = plan.program.epoch_entry()
     address = ctypes.addressof(plan.words)
-    before, seen = len(record.losses), 0
+    before, seen, taken = len(record.losses), 0, 0
     while True:
         if plan.shuffles_here and plan.get("step") == 0:
             _shuffle(plan)
-        losses = np.empty(1 if plan.program.debug else plan.budget)
+        left = (of - before) * plan.n_steps - taken
+        losses = record.room(1 if plan.program.debug else plan.budget, left)
         plan.set("budget", losses.size)
         plan.set("step_losses", plan.address(losses))
         began = time.perf_counter()
         status, context = _run_chunk(plan, entry, address)
         spent = time.perf_counter() - began
         done, ended = plan.get("done"), plan.get("epoch")
-        record.step_losses.append(losses[:done])
+        record.used += done
+        taken += done
         if status:
             where = f" (step.fit: epoch {before + ended + 1} of {of}, step {plan.get('step') + 1} of {plan.n_steps})"
             raise plan.program.failure(context, status, where)
@@ -268,7 +287,7 @@ def _run_block(
             bar.update(done)
         if done:
             wanted = max(1.0, done * _CHUNK_S / max(spent, 1e-9))
-            plan.budget = int(min(wanted, plan.budget * _MOST_GROWTH, _MOST_STEPS))
+            plan.budget = int(min(wanted, plan.budget * _MOST_GROWTH))
         if plan.get("stopped") or ended == n_epochs:
             return bool(plan.get("stopped"))
 
@@ -288,7 +307,7 @@ def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[
 
 
 def _take_epochs(plan: _Plan, first: int, last: int, record: _Record) -> None:
-    record.losses.extend(float(loss) for loss in plan.epoch_losses[first:last])
+    record.losses.extend(plan.epoch_losses[first:last].tolist())
     for item, means in zip(plan.outputs, plan.means, strict=True):
         record.outputs.setdefault(item.key, []).append(means[first:last].copy())
 
