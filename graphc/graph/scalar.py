@@ -49,8 +49,8 @@ class Body:
         return self.instrs[-1]
 
     def reads(self) -> tuple[int, ...]:
-        """The numbers of the reads that occur, ascending."""
-        return tuple(sorted({i.attr for i in self.instrs if i.op == "read" and isinstance(i.attr, int)}))
+        """The numbers of the reads that occur, in the order in which the body names them."""
+        return tuple(dict.fromkeys(i.attr for i in self.instrs if i.op == "read" and isinstance(i.attr, int)))
 
     def indices(self) -> tuple[int, ...]:
         """The index variables whose values the body names, ascending."""
@@ -287,18 +287,20 @@ class BodyBuilder:
         return values
 
     def finish(self, result: Scalar) -> Body:
-        """The body that computes ``result``, without what it does not need."""
-        needed = [False] * len(self.instrs)
-        needed[result.position] = True
-        for position in range(result.position, -1, -1):
-            if needed[position]:
-                for arg in self.instrs[position].args:
-                    needed[arg] = True
+        """The body that computes ``result``: what it needs, each instruction after its operands, in the order in which they
+        are met from the result on, so that equal computations are equal bodies however they were written."""
         moved: dict[int, int] = {}
         kept: list[Instr] = []
-        for position in range(result.position + 1):
-            if needed[position]:
-                old = self.instrs[position]
+        stack = [result.position]
+        while stack:
+            position = stack[-1]
+            old = self.instrs[position]
+            missing = [a for a in old.args if a not in moved]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            if position not in moved:
                 moved[position] = len(kept)
                 kept.append(Instr(old.op, tuple(moved[a] for a in old.args), old.dtype, old.attr))
         return Body(tuple(kept))

@@ -1,0 +1,1 @@
+"""Looking inside: the chain rule as a ledger."""
