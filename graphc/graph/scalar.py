@@ -237,6 +237,8 @@ class BodyBuilder:
         the side not taken stays out.
         """
         instr = factor.instr()
+        if instr.op == "const" and const_value(instr) == -1:
+            return -value
         if instr.op == "where":
             condition, yes, no = (Scalar(self, a, self.instrs[a].dtype) for a in instr.args)
             for zero, other, swapped in ((no, yes, False), (yes, no, True)):

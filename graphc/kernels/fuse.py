@@ -17,7 +17,8 @@ from graphc.graph.sizes import at_most, product
 from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
-GROUP_LIMIT = 160  # instructions in one nest
+GROUP_LIMIT = 120  # instructions in one nest, which keeps its function under 500 lines of LLVM
+HEAVY = 12  # what vector maths counts for beside an addition
 # Instructions that cost about one addition; all others are worth a buffer rather than a second evaluation.
 CHEAP = frozenset(
     ("read", "const", "index", "size", "cast", "add", "sub", "mul", "neg", "abs", "maximum", "minimum", "where", "equal",
@@ -105,7 +106,7 @@ def _kept(graph: Graph, nodes: list[Node]) -> set[Node]:
             kept.add(node)
             weight[node] = 1
             continue
-        total = len(node.formula.body.instrs) + 4 * len(node.formula.guards)
+        total = _instructions(node.formula)
         total += sum(weight[node.inputs[r.operand]] for r in node.formula.reads)
         if total > INLINE_LIMIT:
             kept.add(node)
@@ -131,7 +132,8 @@ def _must_keep(node: Node, uses: list[tuple[Node, Read | None]]) -> bool:
 
 
 def _instructions(formula: Formula) -> int:
-    return len(formula.body.instrs)
+    """The size of a body, vector maths counted for what it is written out."""
+    return sum(1 if i.op in CHEAP else HEAVY for i in formula.body.instrs) + 4 * len(formula.guards)
 
 
 def loads(node: Node, kept: set[Node]) -> list[tuple[Node, bool]]:
