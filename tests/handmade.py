@@ -30,8 +30,8 @@ START = np.array([0.5, -0.25, 0.125], np.float32)
 HOST = target.host()
 
 
-def layout(training: bool, cost_ns: int = 0) -> Layout:
-    """The layout of the step, or of the function that gives the loss alone."""
+def layout(training: bool, cost_ns: int = 0, bare: bool = False) -> Layout:
+    """The layout of the step, or of the function that gives the loss alone. bare: a step without further outputs."""
     buffers = [
         Buffer("x", "input", float32, (N, FEATURES), source="model.py:3: x = gc.input('x', (N, 3))"),
         Buffer("y", "input", float32, (N,), source="model.py:4: y = gc.input('y', (N,))"),
@@ -48,7 +48,8 @@ def layout(training: bool, cost_ns: int = 0) -> Layout:
             Buffer("gradient", "temp", float32, (FEATURES,), 2),
         ]
     check = Check("take: index {value} at position {position}; needs 0 <= index < {bound}", 10, "model.py:9: t[k]")
-    results = Results("loss", "loss", (("pred", "pred"),)) if training else Results("tensor", outputs=(("", "loss"),))
+    further = () if bare else (("pred", "pred"),)
+    results = Results("loss", "loss", further) if training else Results("tensor", outputs=(("", "loss"),))
     slots = (4, 4 * N, 12) if training else (4, 4 * N)
     return Layout(("N",), tuple(buffers), slots, results, (check,), cost_ns, "N")
 
@@ -120,9 +121,9 @@ def _update(w: Writer, weights: Value, state: Value, gradient: Value, lr: Value,
     w.store(w.add(w.load("i64", count), const("i64", 1)), count)
 
 
-def compiled(training: bool = True, fail_late: bool = False, cost_ns: int = 0) -> Compiled:
+def compiled(training: bool = True, fail_late: bool = False, cost_ns: int = 0, bare: bool = False) -> Compiled:
     """The program, compiled."""
-    return compile_program(module_text(training, fail_late), layout(training, cost_ns), HOST)
+    return compile_program(module_text(training, fail_late), layout(training, cost_ns, bare), HOST)
 
 
 def make_step(

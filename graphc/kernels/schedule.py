@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphc.graph.formula import Affine, Shape
-from graphc.graph.sizes import SizeLike
+from graphc.graph.sizes import SizeLike, product
 from graphc.kernels.form import Access, Code, Flat, Nest, Schedule
 
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
@@ -20,14 +20,10 @@ def schedule(nest: Nest, product: bool) -> Nest:
     scalar_only = any(s.add for s in nest.stores) and not _adds_in_vector(nest)
     if scalar_only:
         return replace(nest, schedule=Schedule(order))
-    best, best_score = -1, 0.0
-    candidates = list(range(nest.n_out))
+    candidates = [v for v in range(nest.n_out) if nominal(nest.extents[v]) > 1]
     if nest.reduced and not any(r.combine in ("argmax", "argmin") for r in nest.reductions):
         candidates.append(nest.reduced[-1])
-    for variable in candidates:
-        score = _score(nest, variable)
-        if score > best_score:
-            best, best_score = variable, score
+    best = min(candidates, key=lambda v: (_cost(nest, v), -v), default=-1)
     if best >= nest.n_out or best < 0:
         return replace(nest, schedule=Schedule(order, best))
     return replace(nest, schedule=Schedule(tuple(v for v in order if v != best) + (best,), best))
@@ -38,28 +34,33 @@ def nominal(size: SizeLike) -> int:
     return size if isinstance(size, int) else NOMINAL
 
 
-def _score(nest: Nest, variable: int) -> float:
-    """How well ``variable`` fills vector registers: unit strides are good, strided accesses bad, few points useless."""
+def _cost(nest: Nest, variable: int) -> float:
+    """What one output point costs, in register operations, with ``variable`` in vector registers.
+
+    A strided access costs what a register full of single ones does, an unmoved one next to nothing; a register that is not
+    filled costs as a full one; partial results of a reduced variable are joined, and what follows them runs alone.
+    """
+    lanes = 16
     extent = nominal(nest.extents[variable])
-    if extent < 2:
-        return 0.0
-    fill = extent / (16 * -(-extent // 16))
-    total, worth = 0.0, 0.0
-    accesses = [*nest.loads, *(s.access for s in nest.stores), *(s.access for s in nest.stores)]
-    for access in accesses:
-        total += 1
-        stride = access.flat.stride(variable)
-        if any(d.at.stride(variable) != 0 for d in access.data):
-            worth += 0.15
-        elif stride == 0:
-            worth += 0.9
-        elif stride == 1:
-            worth += 1.0
-        else:
-            worth += 0.1
+    share = -(-extent // lanes) / extent  # registers for one point
+    inside = {i.attr for i in nest.body.instrs if i.op == "read"}
+    turns = min(nominal(product(tuple(nest.extents[v] for v in nest.reduced))), NOMINAL) if nest.reductions else 0
+    body = len(nest.body.instrs) + sum(_access_cost(a, variable, lanes) for k, a in enumerate(nest.loads) if k in inside)
+    outer = [a for k, a in enumerate(nest.loads) if k not in inside] + [s.access for s in nest.stores]
     if variable >= nest.n_out:
-        worth *= 0.9  # partial results must be joined
-    return fill * worth / max(total, 1)
+        return turns * share * body + 8 * len(nest.reductions) + len(nest.post.instrs) + len(outer)
+    return share * (turns * body + len(nest.post.instrs) + sum(_access_cost(a, variable, lanes) for a in outer))
+
+
+def _access_cost(access: Access, variable: int, lanes: int) -> float:
+    stride = access.flat.stride(variable)
+    if any(d.at.stride(variable) != 0 for d in access.data) or any(
+        g.data is not None and g.data[1].stride(variable) != 0 for g in access.guards
+    ):
+        return float(lanes)
+    if stride == 1:
+        return 1.0
+    return 0.25 if stride == 0 else float(lanes)
 
 
 def _adds_in_vector(nest: Nest) -> bool:

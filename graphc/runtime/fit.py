@@ -293,14 +293,14 @@ def _run_block(
 
 
 def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[int, Context]:
-    """One native call: its status and the context of the step that it ended with. The lock is free between chunks."""
+    """One native call: its status and the context of the step that it ended with. The store is free between chunks."""
     program = plan.program
     with program.native([plan.full, plan.tail]) as undo:
         plan.set("done", 0)
         try:
             status = entry(address)
         finally:
-            program.n_calls += plan.get("done")
+            program.count_calls(plan.get("done"))
         if status:
             undo()
     return status, plan.full if plan.get("step") < plan.get("n_full") else plan.tail
@@ -345,8 +345,7 @@ def _judge(
         for first in range(0, n_rows, batch_size):
             rows = slice(first, min(first + batch_size, n_rows))
             batch = {name: a[rows] if name in along else a for name, a in zip(names, arrays, strict=True)}
-            with forward.lock:
-                loss = float(forward.run(batch).outputs[0][1])
+            loss = forward.run(batch, lambda context: float(context.outputs[0][1]))
             total += loss * (rows.stop - rows.start)
         return total / n_rows
 

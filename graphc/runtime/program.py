@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from graphc.kernels.layout import (
     verify,
 )
 from graphc.llvm.target import Target
-from graphc.runtime import epoch
+from graphc.runtime import epoch, fastcall
 from graphc.runtime.arguments import (
     Array,
     DimSolver,
@@ -36,10 +36,12 @@ from graphc.runtime.arguments import (
     reads_addresses,
     scalar,
 )
+from graphc.runtime.fastcall import FastCall
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
-from graphc.runtime.store import Store
+from graphc.runtime.store import WANTED, Guard, Store
 
+T = TypeVar("T")
 Entry = Callable[[int], int]
 
 _RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
@@ -59,12 +61,16 @@ class Compiled:
 
 
 def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[str] = ()) -> Compiled:
-    """The program of one LLVM module, with the native epoch loop added where the layout is a training step's.
+    """The program of one LLVM module, with the native epoch loop and the fast call added where the layout allows.
 
     Raises: InternalError where the text or the layout is ill-formed.
     """
     verify(layout)
-    texts = [text, epoch.module_text(layout, fma=target.fma)] if epoch.can_fit(layout) else [text]
+    texts = [text]
+    if epoch.can_fit(layout):
+        texts.append(epoch.module_text(layout, fma=target.fma))
+    if fastcall.fast_inputs(layout):
+        texts.append(fastcall.module_text(layout, fma=target.fma))
     return Compiled(layout, compile_object(texts, target, passes))
 
 
@@ -85,12 +91,12 @@ class Context:
 
 
 class Program:
-    """A loaded program. Calls are serialised by the store's lock; a call from within a call is refused."""
+    """A loaded program. Calls are serialised by the store's guard; a call from within a call is refused."""
 
     __slots__ = (
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
-        "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_solver", "debug", "layout", "lock", "n_calls",
-        "name", "slots", "store",
+        "_aimed", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls", "_solver",
+        "debug", "guard", "layout", "name", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -107,11 +113,14 @@ class Program:
         self.name = name
         self.layout = layout
         self.store = store
-        self.lock = store.lock if store is not None else threading.RLock()
+        self.guard = store.guard if store is not None else Guard()
         self.slots = input_slots(layout)
-        self.n_calls = 0
+        self._n_calls = 0
+        self._fast: FastCall | None = None
+        self._aimed: Context | None = None  # kept alive for the fast call
         self._solver = DimSolver(layout.dims, self.slots)
-        symbols = [layout.symbol, *epoch.SYMBOLS] if epoch.can_fit(layout) else [layout.symbol]
+        symbols = [layout.symbol, *(epoch.SYMBOLS if epoch.can_fit(layout) else ())]
+        symbols += fastcall.SYMBOLS if fastcall.fast_inputs(layout) else ()
         self._native: Native = load(compiled.object_code, symbols, target)
         self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
         self._held: Entry = _WITH_LOCK(self._native.addresses[layout.symbol])
@@ -137,9 +146,10 @@ class Program:
 
     def use_allocator(self, allocate: Allocator) -> None:
         """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
-        with self.lock:
+        with self.guard.alone():
             self._allocate = allocate
             self._arena = allocate(0)
+            self._disarm()
 
     def context(self, dims: Mapping[str, int]) -> Context:
         """A new context for these dimensions, its inputs' words not yet set."""
@@ -154,6 +164,7 @@ class Program:
         offsets, total = slot_offsets(layout, context.dims)
         if total > self._arena.size:
             self._arena = self._allocate(total)  # other contexts notice by themselves
+            self._disarm()
         base = int(self._arena.ctypes.data)
         views: dict[str, Array] = {}
         for number, buffer in enumerate(layout.buffers):
@@ -185,44 +196,55 @@ class Program:
 
     # Calls
 
-    def run(self, given: Mapping[str, object]) -> Context:
-        """Check the arguments and run once; the results lie in the context until the next call. The caller locks.
+    def run(self, given: Mapping[str, object], read: Callable[[Context], T]) -> T:
+        """Check the arguments, run once, and give what ``read`` makes of the context, whose results change at any call.
 
         Raises: InputError, ShapeError, DTypeError for arguments, IndexRangeError or NonFiniteError by the program's own
         checks. Weights and states are then as before.
         """
         arrays = gather(self.name, self.slots, given, tuple(self._hyper_index))
         shapes = tuple([array.shape for array in arrays])
-        context = self._by_shapes.get(shapes)
-        if context is None:
-            context = self._new_context(shapes)
-        if len(given) != len(arrays):
-            self._override(given)
-        elif self._hyper_stale:
-            self._override({})
-        if self._busy:
-            raise UsageError(f"{self.name}: called from within a call of itself")
-        try:
-            self._busy = True
-            if context.arena is not self._arena:
-                self.point(context)
-            words, owned, address_of = context.words, self._owned, self._address_of
-            for number, slot in enumerate(self.slots):
+        guard = self.guard
+        with guard.lock:
+            if self._busy:
+                raise UsageError(f"{self.name}: called from within a call of itself")
+            before = guard.words[WANTED]
+            try:
+                self._busy = True
+                guard.words[WANTED] = 1
+                guard.wait()
+                context = self._by_shapes.get(shapes)
+                if context is None:
+                    context = self._new_context(shapes)
+                if len(given) != len(arrays):
+                    self._override(given)
+                elif self._hyper_stale:
+                    self._override({})
+                self._call(context, arrays)
+                if self._fast is not None and not self._hyper_stale and context is not self._aimed:
+                    self._aim(self._fast, context, shapes)
+                return read(context)
+            finally:
+                self._busy = False
+                guard.words[WANTED] = before
+
+    def _call(self, context: Context, arrays: list[Array]) -> None:
+        if context.arena is not self._arena:
+            self.point(context)
+        words, owned, address_of = context.words, self._owned, self._address_of
+        for number, slot in enumerate(self.slots):
+            address = address_of(arrays[number])
+            if address in owned:
+                arrays[number] = arrays[number].copy()
                 address = address_of(arrays[number])
-                if address in owned:
-                    arrays[number] = arrays[number].copy()
-                    address = address_of(arrays[number])
-                words[slot.word] = address
-            saved = self.store.snapshot() if self.debug and self.store is not None else None
-            self.n_calls += 1
-            status = context.call(context.address)
-            if status:
-                if saved is not None and self.store is not None:
-                    self.store.restore(saved)
-                raise self.failure(context, status)
-        finally:
-            self._busy = False
-        return context
+            words[slot.word] = address
+        saved = self.store.snapshot() if self.debug and self.store is not None else None
+        self._n_calls += 1
+        status = context.call(context.address)
+        if status:
+            if saved is not None and self.store is not None:
+                self.store.restore(saved)
+            raise self.failure(context, status)
 
     def _new_context(self, shapes: tuple[tuple[int, ...], ...]) -> Context:
         context = self.context(self._solver.solve(shapes, self.name))
@@ -261,9 +283,10 @@ class Program:
         """Change a default. Raises DTypeError or ShapeError."""
         buffer = self.layout.buffers[self.layout.index(name)]
         number = scalar(f"{self.name}.hyper", value, buffer)
-        with self.lock:
+        with self.guard.alone():
             self._hyper_default[name] = number
             self._hyper_stale = True
+            self._disarm()
 
     def _override(self, given: Mapping[str, object]) -> None:
         buffers = self.layout.buffers
@@ -271,10 +294,44 @@ class Program:
         for name in self._hyper_index:
             if name in given:
                 chosen[name] = scalar(self.name, given[name], buffers[self.layout.index(name)])
+        self._disarm()
         self._hyper_stale = True  # until the defaults are written again, whatever interrupts
         for name, number in chosen.items():
             self._hypers[name][()] = number
         self._hyper_stale = any(name in given for name in self._hyper_index)
+
+    # The fast way in
+
+    def fast_call(self, slow: Callable[..., object]) -> Callable[..., object] | None:
+        """A builtin that calls this program natively, in all unusual cases by way of ``slow``; None where it cannot."""
+        if self.store is None or self.debug or not fastcall.fast_inputs(self.layout) or not fastcall.usable():
+            return None
+        hypers = {name: int(array.ctypes.data) for name, array in self._hypers.items()}
+        guard = ctypes.addressof(self.guard.words)
+        keep = (self._native, self.guard, self._kept, self.store)
+        addresses = self._native.addresses
+        self._fast = fastcall.make(addresses, self.layout, slow, guard, self._owned, hypers, keep)
+        return self._fast.builtin
+
+    def _aim(self, fast: FastCall, context: Context, shapes: tuple[tuple[int, ...], ...]) -> None:
+        fastcall.disarm(fast)
+        self._aimed = context
+        releases = context.call is self._released
+        fastcall.aim(fast, self.layout, context.address, releases, shapes)
+
+    def _disarm(self) -> None:
+        self._aimed = None
+        if self._fast is not None:
+            fastcall.disarm(self._fast)
+
+    @property
+    def n_calls(self) -> int:
+        """How often the program ran; a step of ``fit`` counts as one."""
+        return self._n_calls + (fastcall.calls(self._fast) if self._fast is not None else 0)
+
+    def count_calls(self, n: int) -> None:
+        """Count calls made by the native loop."""
+        self._n_calls += n
 
     # For the native epoch loop
 
@@ -292,7 +349,7 @@ class Program:
 
         Without ``debug`` that does nothing: a step that fails has written nothing.
         """
-        with self.lock:
+        with self.guard.alone():
             if self._busy:
                 raise UsageError(f"{self.name}: called from within a call of itself")
             try:

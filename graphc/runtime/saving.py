@@ -26,7 +26,7 @@ def save(store: Store, path: str | os.PathLike[str]) -> None:
     from safetensors.numpy import save as encode
 
     target = Path(path)
-    with store.lock:  # one moment's values, copied by encoding
+    with store.guard.alone():  # one moment's values, copied by encoding
         arrays = {name: store[name] for name in store.names()}
         roles = {name: store.role(name) for name in arrays}
         content = encode(arrays, {"format": _FORMAT, "roles": json.dumps(roles)})
@@ -81,7 +81,7 @@ def load(store: Store, path: str | os.PathLike[str]) -> None:
             raise FileFormatError(
                 f"{what}: {name} is {found.dtype} of shape {found.shape}; needs {own.dtype} of shape {own.shape}"
             )
-    with store.lock:
+    with store.guard.alone():
         before = store.snapshot()
         try:
             for name in wanted:

@@ -112,15 +112,7 @@ class Function(_Compiled):
 
     def __call__(self, /, **inputs: object) -> Array | list[Array] | dict[str, Array]:
         """The results for these inputs: an array, a list or a dict, as compiled."""
-        program = self._program
-        with program.lock:
-            context = program.run(inputs)
-            kind = program.layout.results.kind
-            if kind == "tensor":
-                return context.outputs[0][1].copy()
-            if kind == "list":
-                return [view.copy() for _, view in context.outputs]
-            return _copied(context)
+        return self._program.run(inputs, _READERS[self._program.layout.results.kind])
 
     @property
     def hyper(self) -> Hypers:
@@ -146,18 +138,21 @@ class TrainStep(_Compiled):
         self._store: Store = program.store
         self._tools = tools
         self._seed = seed
-        self._functions: list[Function] = []
+        fast = program.fast_call(self._slow_call)
+        if fast is not None:
+            # Python looks for __call__ on the type: one of its own makes this step's calls native.
+            own = {"__call__": fast, "__doc__": type(self).__doc__, "__module__": type(self).__module__}
+            self.__class__ = type(type(self).__name__, (type(self),), own)
 
     def __call__(self, /, **inputs: object) -> float | tuple[float, dict[str, Array]]:
         """Train one step on a batch: the loss before the update, with the further outputs where there are any.
 
         A hyper-parameter may be given beside the inputs, for this call.
         """
-        program = self._program
-        with program.lock:
-            context = program.run(inputs)
-            loss: float = context.loss[0]  # type: ignore[index]  # a step's context always has one
-            return (loss, _copied(context)) if context.outputs else loss
+        return self._program.run(inputs, _loss_and_outputs)
+
+    def _slow_call(self, /, **inputs: object) -> float | tuple[float, dict[str, Array]]:
+        return self._program.run(inputs, _loss_and_outputs)
 
     @property
     def params(self) -> LiveArrays:
@@ -176,9 +171,7 @@ class TrainStep(_Compiled):
 
     def function(self, outputs: object) -> Function:
         """A forward-only function of a tensor, or a list or dict of tensors, that shares the live weights."""
-        made = self._tools.function(outputs)
-        self._functions.append(made)
-        return made
+        return self._tools.function(outputs)
 
     def fit(
         self,
@@ -232,9 +225,28 @@ class TrainStep(_Compiled):
         return f"<graphc step ({self._inputs_text()}), {n_weights} weights in {len(self.params)} params>"
 
 
+def _loss_and_outputs(context: Context) -> float | tuple[float, dict[str, Array]]:
+    assert context.loss is not None  # the layout of a step has one
+    loss: float = context.loss[0]
+    return (loss, _copied(context)) if context.outputs else loss
+
+
+def _first(context: Context) -> Array:
+    return context.outputs[0][1].copy()
+
+
+def _listed(context: Context) -> list[Array]:
+    return [view.copy() for _, view in context.outputs]
+
+
 def _copied(context: Context) -> dict[str, Array]:
     return {key: view.copy() for key, view in context.outputs}
 
 
 def _dims_text(shape: tuple[SizeLike, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+_READERS: dict[str, Callable[[Context], Array | list[Array] | dict[str, Array]]] = {
+    "tensor": _first, "list": _listed, "dict": _copied,
+}  # fmt: skip

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -13,17 +16,53 @@ from graphc.kernels.layout import ALIGNMENT_BYTES, PERSISTENT, Buffer, Layout
 from graphc.runtime.arguments import Array, converted
 from graphc.runtime.memory import Bytes, zeroed
 
+WANTED, RUNNING = 0, 1  # the words of a Guard
+_PAUSE_S = 1e-5
+
+
+class Guard:
+    """Who may use a store: one thread in Python, or one native fast call, never both.
+
+    Python code takes ``lock`` and then sets the word WANTED, which no fast call passes; a fast call, which begins only
+    with both words zero, sets RUNNING until it is done. Both look and set while they hold the interpreter lock, so
+    neither can come between the other's looking and setting: whoever sets WANTED first and then sees RUNNING zero is
+    alone.
+    """
+
+    __slots__ = ("lock", "words")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.words = (ctypes.c_int64 * 2)()
+
+    def wait(self) -> None:
+        """Return when no fast call is under way; the caller has set WANTED."""
+        while self.words[RUNNING]:
+            time.sleep(_PAUSE_S)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the store. May be entered again by the thread that holds it."""
+        with self.lock:
+            before = self.words[WANTED]
+            try:
+                self.words[WANTED] = 1
+                self.wait()
+                yield
+            finally:
+                self.words[WANTED] = before
+
 
 class Store:
     """Params, states and counts by name, in one block; every array begins at a multiple of 64.
 
-    ``lock`` is held by whoever runs a program on it or copies into it.
+    Whoever runs a program on it or copies into it holds the ``guard``.
     """
 
-    __slots__ = ("_arrays", "_block", "_buffers", "lock")
+    __slots__ = ("_arrays", "_block", "_buffers", "guard")
 
     def __init__(self, buffers: Mapping[str, Buffer], values: Mapping[str, Array]) -> None:
-        self.lock = threading.RLock()
+        self.guard = Guard()
         shapes = {name: tuple(evaluate(size, {}) for size in b.shape) for name, b in buffers.items()}
         places: dict[str, int] = {}
         total = 0
@@ -68,7 +107,7 @@ class Store:
     def write(self, name: str, value: object) -> None:
         """Copy ``value`` in. Raises DTypeError or ShapeError and then has changed nothing."""
         array = self.checked(name, value)
-        with self.lock:
+        with self.guard.alone():
             np.copyto(self._arrays[name], array)
 
     def snapshot(self) -> Bytes:
