@@ -26,9 +26,10 @@ from graphc import errors
 from graphc.graph.dtypes import float32
 from graphc.graph.sizes import dim
 from graphc.kernels.layout import Buffer, Layout, Results, slot_offsets, verify
+from graphc.runtime import fastcall
 from graphc.runtime import program as program_module
 from graphc.runtime.arguments import DimSolver, input_slots
-from graphc.runtime.memory import Guarded, guarded
+from graphc.runtime.memory import Guarded, guarded, zeroed
 from graphc.runtime.program import Compiled, Program
 from graphc.runtime.step import TrainStep
 from graphc.runtime.store import make_store
@@ -41,14 +42,19 @@ def program() -> Compiled:
     return handmade.compiled()
 
 
-@pytest.fixture
-def step(program: Compiled) -> TrainStep:
-    return handmade.make_step(program)
+@pytest.fixture(scope="module")
+def bare() -> Compiled:
+    return handmade.compiled(bare=True)
+
+
+@pytest.fixture(params=["outputs", "bare"])
+def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
+    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
+    return handmade.make_step(bare if request.param == "bare" else program)
 
 
 def loss_of(result: object) -> float:
-    assert isinstance(result, tuple)
-    loss = result[0]
+    loss = result[0] if isinstance(result, tuple) else result
     assert type(loss) is float
     return loss
 
@@ -61,7 +67,8 @@ def values(step: TrainStep) -> dict[str, bytes]:
 # Calls
 
 
-def test_steps_of_any_batch_size_are_numpys(step: TrainStep, rng: np.random.Generator) -> None:
+def test_steps_of_any_batch_size_are_numpys(program: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(program)
     reference = handmade.Reference()
     for n in (32, 1, 7, 1000, 32):
         data = handmade.batch(rng, n)
@@ -77,7 +84,8 @@ def test_steps_of_any_batch_size_are_numpys(step: TrainStep, rng: np.random.Gene
     assert step.stats().calls == 5
 
 
-def test_outputs_are_the_callers_own(step: TrainStep, rng: np.random.Generator) -> None:
+def test_outputs_are_the_callers_own(program: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(program)
     data = handmade.batch(rng, 4)
     first = step(**data)
     assert isinstance(first, tuple)
@@ -314,6 +322,7 @@ def test_what_does_not_fit_is_refused(
     error: type[errors.GraphcError],
     message: str,
 ) -> None:
+    step(**handmade.batch(rng, 6))
     arguments = {name: value for name, value in given(rng, **changed).items() if value is not ...}
     before = values(step)
     with pytest.raises(error) as caught:
@@ -354,7 +363,7 @@ def test_random_malformed_calls_change_nothing(step: TrainStep, rng: np.random.G
             twin(**call)
     assert n_bad > 2000 * int(os.environ.get("GRAPHC_BAD_CALLS", "3000")) / 3000
     data = handmade.batch(rng, 16)
-    assert [step(**data)[0] for _ in range(5)] == [twin(**data)[0] for _ in range(5)]  # type: ignore[index]
+    assert [loss_of(step(**data)) for _ in range(5)] == [loss_of(twin(**data)) for _ in range(5)]
     assert values(step) == values(twin)
 
 
@@ -376,6 +385,141 @@ def test_debug_restores_what_a_late_check_has_spoilt(rng: np.random.Generator) -
         with pytest.raises(errors.IndexRangeError):
             step(**bad)
         assert (values(step) == before) is debug  # without debug the fault of this program shows
+
+
+# Native calls
+
+
+def n_fast(step: TrainStep) -> int:
+    call = step.program._fast
+    return fastcall.calls(call) if call is not None else 0
+
+
+needs_fast = pytest.mark.skipif(not fastcall.usable(), reason="this interpreter has no fast way in")
+
+
+@needs_fast
+def test_native_calls_are_the_slow_ones(bare: Compiled, rng: np.random.Generator) -> None:
+    """Whatever happens between the calls: other sizes, scalars, conversions, failures, weights written, fits."""
+    step, twin = handmade.make_step(bare), handmade.make_step(handmade.compiled())
+    batches = [handmade.batch(rng, n) for n in (4, 4, 9, 1, 300)]
+    for turn in range(400):
+        data: dict[str, object] = dict(batches[rng.integers(len(batches)) if turn % 4 == 0 else 0])
+        action = int(rng.integers(12))
+        if action == 0:
+            data["lr"] = float(rng.random()) * 0.1
+        elif action == 1:
+            data["lr"] = 0
+        elif action == 2:
+            data["x"] = np.asarray(data["x"]).astype(np.float64)
+        elif action == 3:
+            step.params["w"] = twin.params["w"] = rng.standard_normal(3)
+        elif action == 4:
+            step.hyper["lr"] = twin.hyper["lr"] = float(rng.random()) * 0.1
+        elif action == 5:
+            data["k"] = np.asarray(data["k"]) + np.int32(10)
+        elif action == 6:
+            for one in (step, twin):
+                one.fit(batches[4], progress=False)
+        elif action == 7:
+            step.program.use_allocator(zeroed)
+        names = list(data)
+        rng.shuffle(names)
+        order = {name: data[name] for name in names}
+        if action == 5:
+            for one in (step, twin):
+                with pytest.raises(errors.IndexRangeError):
+                    one(**order)
+        else:
+            assert loss_of(step(**order)) == loss_of(twin(**order)), (turn, action)
+        assert values(step) == values(twin)
+    assert n_fast(step) > 100
+    assert step.stats().calls == twin.stats().calls
+
+
+@needs_fast
+def test_native_calls_take_names_that_are_not_interned(bare: Compiled, rng: np.random.Generator) -> None:
+    step, twin = handmade.make_step(bare), handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    for _ in range(3):
+        fresh = {"".join(["x"]): data["x"], "".join(["", "y"]): data["y"], str(b"k", "ascii"): data["k"]}
+        assert loss_of(step(**fresh)) == loss_of(twin(**data))
+
+
+@needs_fast
+def test_a_scalar_given_natively_leaves_the_default(bare: Compiled, rng: np.random.Generator) -> None:
+    step, twin = handmade.make_step(bare), handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    for lr in (0.5, 0.0, float("nan"), 1e300, 0.25):
+        assert loss_of(step(**data)) == loss_of(twin._slow_call(**data))
+        start = values(step)
+        bad = {**data, "k": np.full(4, 77, np.int32)}
+        with pytest.raises(errors.IndexRangeError):
+            step(**bad, lr=lr)
+        assert values(step) == start
+        step(**data, lr=lr)
+        twin._slow_call(**data, lr=lr)
+        assert values(step) == values(twin)
+        step.params["w"] = twin.params["w"] = [1, 2, 3]
+        step.state["m"] = twin.state["m"] = [0, 0, 0]
+    assert n_fast(step) >= 8
+
+
+@needs_fast
+def test_other_objects_go_the_slow_way(bare: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    step(**data)
+    before = n_fast(step)
+    step(**data)
+    assert n_fast(step) == before + 1
+    for changed in (
+        {"x": data["x"].tolist()}, {"y": data["y"].astype(np.float64)}, {"x": np.asfortranarray(data["x"])},
+        {"y": np.frombuffer(b"\0" + data["y"].tobytes(), np.float32, offset=1)}, {"k": data["k"].view(_Special)},
+        {"x": step.params["w"].reshape(1, 3), "y": data["y"][:1], "k": data["k"][:1]},
+    ):  # fmt: skip
+        step(**data)
+        before = n_fast(step)
+        step(**{**data, **changed})
+        assert n_fast(step) == before
+    for wrong in ({"z": 1.0}, {"lr": "a"}, {"y": None}):
+        with pytest.raises(errors.GraphcError):
+            step(**{**data, **wrong})
+    with pytest.raises(TypeError):
+        step(data["x"], **data)  # type: ignore[call-arg]
+    with pytest.raises(errors.InputError):
+        step()
+
+
+class _Special(np.ndarray):
+    """Any subclass."""
+
+
+def test_without_a_fast_way_everything_works(
+    bare: Compiled, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = handmade.batch(rng, 4)
+    fast = handmade.make_step(bare)
+    monkeypatch.setattr(fastcall, "usable", lambda: False)
+    slow = handmade.make_step(bare)
+    assert [loss_of(fast(**data)) for _ in range(5)] == [loss_of(slow(**data)) for _ in range(5)]
+    assert slow.program._fast is None
+
+
+@needs_fast
+def test_a_step_with_native_calls_is_released(bare: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(bare)
+    step(**handmade.batch(rng, 4))
+    assert isinstance(step, TrainStep) and type(step).__name__ == "TrainStep"
+    alive = weakref.ref(step.program._native.keep[0])
+    call = type(step).__call__
+    del step
+    gc.collect()
+    assert alive() is not None  # the builtin alone keeps all that it needs
+    assert type(call(**handmade.batch(rng, 4))) is float  # type: ignore[call-arg]
+    del call
+    gc.collect()
+    assert alive() is None
 
 
 # Live weights
@@ -495,7 +639,7 @@ def test_training_resumes_with_the_same_bits(step: TrainStep, rng: np.random.Gen
     resumed.load(str(tmp_path / "model.safetensors"))
     assert values(resumed) == values(step)
     for data in batches[3:]:
-        assert step(**data)[0] == resumed(**data)[0]  # type: ignore[index]
+        assert loss_of(step(**data)) == loss_of(resumed(**data))
     assert values(resumed) == values(step)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
@@ -585,8 +729,9 @@ def test_a_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
 
 def test_threads_on_one_step_are_serialised(rng: np.random.Generator) -> None:
     """Each batch's steps commute with itself alone, so the count and the end of training must come out right."""
-    for cost_ns in (0, 1_000_000):  # with the interpreter lock kept, and released
-        step = handmade.make_step(handmade.compiled(cost_ns=cost_ns))
+    for cost_ns, bare in ((0, False), (1_000_000, False), (0, True), (1_000_000, True)):
+        # Called through Python or natively, with the interpreter lock kept or released.
+        step = handmade.make_step(handmade.compiled(cost_ns=cost_ns, bare=bare))
         twin = handmade.make_step()
         data = handmade.batch(rng, 64)
         faults: list[object] = []
@@ -613,8 +758,9 @@ def test_threads_on_one_step_are_serialised(rng: np.random.Generator) -> None:
         assert int(step.state["step_count"]) == 2 * n_each
 
 
-def test_threads_with_batches_of_different_sizes(rng: np.random.Generator) -> None:
-    step = handmade.make_step()
+@pytest.mark.parametrize(("bare", "cost_ns"), [(False, 0), (True, 0), (True, 1_000_000)])
+def test_threads_with_batches_of_different_sizes(rng: np.random.Generator, bare: bool, cost_ns: int) -> None:
+    step = handmade.make_step(handmade.compiled(bare=bare, cost_ns=cost_ns))
     step.hyper["lr"] = 0.0
     sizes = (1, 7, 300, 2000)
     batches = {n: handmade.batch(rng, n) for n in sizes}

@@ -296,8 +296,9 @@ class Program:
                 chosen[name] = scalar(self.name, given[name], buffers[self.layout.index(name)])
         self._disarm()
         self._hyper_stale = True  # until the defaults are written again, whatever interrupts
-        for name, number in chosen.items():
-            self._hypers[name][()] = number
+        with np.errstate(over="ignore"):  # a large double is infinite in float32, as it is in an array
+            for name, number in chosen.items():
+                self._hypers[name][()] = number
         self._hyper_stale = any(name in given for name in self._hyper_index)
 
     # The fast way in
