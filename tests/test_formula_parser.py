@@ -150,6 +150,8 @@ VALUES: list[tuple[str, Mapping[str, Array], Array]] = [
     ("out[i] = (x[i] >= 1) & (x[i] <= 2) | (x[i] != x[i])", {"x": V}, (V >= 1) & (V <= 2)),
     ("out[i: 3, j: 3] = where(i == j, 1, 0)", {}, np.eye(3)),
     ("out[i, j: 7] = where(idx[i] == j, 1.0, 0)", {"idx": IDX}, np.eye(7)[IDX]),
+    ("out[i] = greater(x[i], 1) | less(x[i], 0.6)", {"x": V}, (V > 1) | (V < 0.6)),
+    ("out[i] = sin(pi * x[i]) + mod(x[i], 1)", {"x": V}, np.sin(np.pi * V) + V % 1),
     ("out[Ж] = x[Ж]", {"x": V}, V),
 ]  # fmt: skip
 
@@ -201,7 +203,7 @@ def test_types() -> None:
     assert build("out = sum(i) x[i]", x=((3,), int32)).dtype == int64
     assert build("out = sum(i) (x[i] > 0)", x=((3,), int32)).dtype == int64
     assert build("out = logsumexp(i) x[i]", x=((3,), int32)).dtype == float32
-    assert build("out[i: 3] = i", **{}).dtype == int64
+    assert build("out[i: 3] = i").dtype == int64
 
 
 def test_data_indices_carry_their_bound() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, nan, pi
 
 from graphc.errors import DefinitionError, DTypeError, ShapeError
 from graphc.graph.bounds import within
@@ -33,14 +34,11 @@ from graphc.graph.ranges import Index as RangedIndex
 from graphc.graph.scalar import BodyBuilder, Operand, Scalar
 from graphc.graph.show import affine_text
 from graphc.graph.sizes import SizeLike, names
+from graphc.graph.sym import FUNCTIONS
 from graphc.graph.syntax import MAX_CHAIN, Call, Expr, Name, Num, Op, Parser, Subscript, affine_of
 
 REDUCTIONS = ("sum", "prod", "max", "min", "logsumexp")
-ALIASES = {
-    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
-    "arctan2": "atan2", "arctanh": "atanh", "divide": "div", "max": "maximum", "min": "minimum", "mod": "remainder",
-    "multiply": "mul", "negative": "neg", "power": "pow", "subtract": "sub",
-}  # fmt: skip
+_SHORT = {"max": "maximum", "min": "minimum", "mod": "remainder"}  # beside the names of ``sym``
 _OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floor_divide", "%": "remainder", "**": "pow", "neg": "neg",
     "==": "equal", "!=": "not_equal", "<": "less", "<=": "less_equal", "&": "logical_and", "and": "logical_and",
@@ -398,7 +396,7 @@ class _Build:
         """The value of an index, a dimension or a named number."""
         if expr.text in self.variables:
             return self.builder.index(self.variables[expr.text])
-        numbers: dict[str, Operand] = {"inf": float("inf"), "nan": float("nan"), "True": True, "False": False}
+        numbers: dict[str, Operand] = {"inf": inf, "nan": nan, "pi": pi, "True": True, "False": False}
         if expr.text in numbers and expr.text not in self.dims:
             return numbers[expr.text]
         return index_value(self.builder, self.affine(expr))
@@ -439,13 +437,14 @@ class _Build:
             return self.apply("div", [1, args[0]])
         if expr.name == "relu" and len(args) == 1:
             return self.apply("where", [self.apply("less_equal", [args[0], 0]), 0, args[0]])
-        return self.apply(ALIASES.get(expr.name, expr.name), args)
+        function = FUNCTIONS.get(_SHORT.get(expr.name, expr.name))
+        if function is None:
+            raise DefinitionError(f"formula: {expr.name} is no scalar function, in {self.parsed.text!r}")
+        return self.apply(function.primitive, args[::-1] if function.swapped else args)
 
     def apply(self, name: str, args: Sequence[Operand]) -> Scalar:
         """A primitive of scalars and numbers."""
-        primitive = PRIMITIVES.get(name)
-        if primitive is None:
-            raise DefinitionError(f"formula: {name} is no scalar function, in {self.parsed.text!r}")
+        primitive = PRIMITIVES[name]
         if primitive.arity != len(args):
             rule = f"{name} takes {primitive.arity} values; {len(args)} given"
             raise DefinitionError(f"formula: {rule}, in {self.parsed.text!r}")
