@@ -162,3 +162,15 @@ def batch(rng: np.random.Generator, n: int) -> Batch:
     x = rng.standard_normal((n, FEATURES)).astype(np.float32)
     y = (x @ np.array([1.0, -2.0, 0.5], np.float32)).astype(np.float32)
     return {"x": x, "y": y, "k": rng.integers(0, 10, n).astype(np.int32)}
+
+
+def loss_of(result: object) -> float:
+    """The loss in what a step gave back."""
+    loss = result[0] if isinstance(result, tuple) else result
+    assert type(loss) is float
+    return loss
+
+
+def values(step: TrainStep) -> dict[str, bytes]:
+    """Everything persistent, bit for bit."""
+    return {name: a.tobytes() for live in (step.params, step.state) for name, a in live.items()}

@@ -1,0 +1,166 @@
+"""Native calls do what calls through Python do, whatever happens between them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import handmade
+import numpy as np
+import pytest
+from handmade import loss_of, values
+
+from graphc import errors
+from graphc.runtime import fastcall
+from graphc.runtime.memory import zeroed
+from graphc.runtime.program import Compiled
+from graphc.runtime.step import TrainStep
+
+
+@pytest.fixture(scope="module")
+def program() -> Compiled:
+    return handmade.compiled()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Compiled:
+    return handmade.compiled(bare=True)
+
+
+@pytest.fixture(params=["outputs", "bare"])
+def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
+    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
+    return handmade.make_step(bare if request.param == "bare" else program)
+
+
+def n_fast(step: TrainStep) -> int:
+    call = step.program._fast
+    return fastcall.calls(call) if call is not None else 0
+
+
+needs_fast = pytest.mark.skipif(not fastcall.usable(), reason="this interpreter has no fast way in")
+
+
+@needs_fast
+def test_native_calls_are_the_slow_ones(bare: Compiled, rng: np.random.Generator) -> None:
+    """Whatever happens between the calls: other sizes, scalars, conversions, failures, weights written, fits."""
+    step, twin = handmade.make_step(bare), handmade.make_step(handmade.compiled())
+    batches = [handmade.batch(rng, n) for n in (4, 4, 9, 1, 300)]
+    for turn in range(400):
+        data: dict[str, object] = dict(batches[rng.integers(len(batches)) if turn % 4 == 0 else 0])
+        action = int(rng.integers(12))
+        if action == 0:
+            data["lr"] = float(rng.random()) * 0.1
+        elif action == 1:
+            data["lr"] = 0
+        elif action == 2:
+            data["x"] = np.asarray(data["x"]).astype(np.float64)
+        elif action == 3:
+            step.params["w"] = twin.params["w"] = rng.standard_normal(3)
+        elif action == 4:
+            step.hyper["lr"] = twin.hyper["lr"] = float(rng.random()) * 0.1
+        elif action == 5:
+            data["k"] = np.asarray(data["k"]) + np.int32(10)
+        elif action == 6:
+            for one in (step, twin):
+                one.fit(batches[4], progress=False)
+        elif action == 7:
+            step.program.use_allocator(zeroed)
+        names = list(data)
+        rng.shuffle(names)
+        order = {name: data[name] for name in names}
+        if action == 5:
+            for one in (step, twin):
+                with pytest.raises(errors.IndexRangeError):
+                    one(**order)
+        else:
+            assert loss_of(step(**order)) == loss_of(twin(**order)), (turn, action)
+        assert values(step) == values(twin)
+    assert n_fast(step) > 100
+    assert step.stats().calls == twin.stats().calls
+
+
+@needs_fast
+def test_native_calls_take_names_that_are_not_interned(bare: Compiled, rng: np.random.Generator) -> None:
+    step, twin = handmade.make_step(bare), handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    for _ in range(3):
+        fresh = {"".join(["x"]): data["x"], "".join(["", "y"]): data["y"], str(b"k", "ascii"): data["k"]}
+        assert loss_of(step(**fresh)) == loss_of(twin(**data))
+
+
+@needs_fast
+def test_a_scalar_given_natively_leaves_the_default(bare: Compiled, rng: np.random.Generator) -> None:
+    step, twin = handmade.make_step(bare), handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    for lr in (0.5, 0.0, float("nan"), 1e300, 0.25):
+        assert loss_of(step(**data)) == loss_of(twin._slow_call(**data))
+        start = values(step)
+        bad = {**data, "k": np.full(4, 77, np.int32)}
+        with pytest.raises(errors.IndexRangeError):
+            step(**bad, lr=lr)
+        assert values(step) == start
+        for scalars in ({}, {"lr": lr}, {}):
+            step(**data, **scalars)
+            twin._slow_call(**data, **scalars)
+        assert values(step) == values(twin)
+        step.params["w"] = twin.params["w"] = [1, 2, 3]
+        step.state["m"] = twin.state["m"] = [0, 0, 0]
+    assert n_fast(step) >= 10  # in each round two of three calls at least
+
+
+@needs_fast
+def test_other_objects_go_the_slow_way(bare: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    step(**data)
+    before = n_fast(step)
+    step(**data)
+    assert n_fast(step) == before + 1
+    for changed in (
+        {"x": data["x"].tolist()}, {"y": data["y"].astype(np.float64)}, {"x": np.asfortranarray(data["x"])},
+        {"y": np.frombuffer(b"\0" + data["y"].tobytes(), np.float32, offset=1)}, {"k": data["k"].view(_Special)},
+        {"x": step.params["w"].reshape(1, 3), "y": data["y"][:1], "k": data["k"][:1]},
+    ):  # fmt: skip
+        step(**data)
+        before = n_fast(step)
+        step(**{**data, **changed})
+        assert n_fast(step) == before
+    for wrong in ({"z": 1.0}, {"lr": "a"}, {"y": None}):
+        with pytest.raises(errors.GraphcError):
+            step(**{**data, **wrong})
+    with pytest.raises(TypeError):
+        step(data["x"], **data)  # type: ignore[call-arg]
+    with pytest.raises(errors.InputError):
+        step()
+
+
+class _Special(np.ndarray):
+    """Any subclass."""
+
+
+def test_without_a_fast_way_everything_works(
+    bare: Compiled, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = handmade.batch(rng, 4)
+    fast = handmade.make_step(bare)
+    monkeypatch.setattr(fastcall, "usable", lambda: False)
+    slow = handmade.make_step(bare)
+    assert [loss_of(fast(**data)) for _ in range(5)] == [loss_of(slow(**data)) for _ in range(5)]
+    assert slow.program._fast is None
+
+
+@needs_fast
+def test_a_step_with_native_calls_is_released(bare: Compiled, rng: np.random.Generator) -> None:
+    step = handmade.make_step(bare)
+    step(**handmade.batch(rng, 4))
+    assert isinstance(step, TrainStep) and type(step).__name__ == "TrainStep"
+    alive = weakref.ref(step.program._native.keep[0])
+    call = type(step).__call__
+    del step
+    gc.collect()
+    assert alive() is not None  # the builtin alone keeps all that it needs
+    assert type(call(**handmade.batch(rng, 4))) is float  # type: ignore[call-arg]
+    del call
+    gc.collect()
+    assert alive() is None
