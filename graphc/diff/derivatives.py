@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import overload
 
 import numpy as np
 
 from graphc.diff.forward import forward
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.intern import Interned, intern, to_tensors
-from graphc.dsl.tensor import Tensor
+from graphc.dsl.build import Built, build
+from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import NotDifferentiable, ShapeError
 from graphc.graph.dtypes import DTYPES
 from graphc.graph.formula import Formula, Shape, plain
-from graphc.graph.graph import Graph, Node
+from graphc.graph.graph import Graph, Node, reachable
 from graphc.graph.scalar import BodyBuilder
-from graphc.rewrite.phases import tidied
+from graphc.rewrite.phases import PHASES, run
 
 
 @overload
@@ -38,7 +38,7 @@ def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise")
     """
     wanted = [wrt] if isinstance(wrt, Tensor) else list(wrt)
     if loss.shape != ():
-        raise NotDifferentiable(f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum{loss.where()}")
+        fail(NotDifferentiable(f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum"))
     found = vjp_of("grad", [loss], wanted, None, unused)
     return found[0] if isinstance(wrt, Tensor) else found
 
@@ -56,7 +56,7 @@ def vjp(
     """
     outs, given = _list(outputs), _list(cotangents)
     if len(outs) != len(given):
-        raise ShapeError(f"vjp: {len(given)} cotangents for {len(outs)} outputs given; needs one each")
+        fail(ShapeError(f"vjp: {len(given)} cotangents for {len(outs)} outputs given; needs one each"))
     for out, ct in zip(outs, given, strict=True):
         _same_shape("vjp", "cotangent", out, ct)
     return vjp_of("vjp", outs, _list(inputs), given, unused)
@@ -71,17 +71,17 @@ def jvp(
     """
     outs, wanted, given = _list(outputs), _list(inputs), _list(tangents)
     if len(wanted) != len(given):
-        raise ShapeError(f"jvp: {len(given)} tangents for {len(wanted)} inputs given; needs one each")
+        fail(ShapeError(f"jvp: {len(given)} tangents for {len(wanted)} inputs given; needs one each"))
     for tensor, tangent in zip(wanted, given, strict=True):
         _same_shape("jvp", "tangent", tensor, tangent)
         _check_float("jvp", tensor)
     names = _outputs(outs + given)
-    interned = intern(names, wanted)
-    graph = interned.graph
-    starts = {interned.node[x]: interned.node[t] for x, t in zip(wanted, given, strict=True)}
-    moved = forward(graph, [interned.node[o] for o in outs], starts)
-    nodes = [zeros(graph, o.dtype.name, interned.node[o].shape) if m is None else m for o, m in zip(outs, moved, strict=True)]
-    return _finished(interned, nodes)
+    built = build(names, wanted)
+    graph = built.graph
+    starts = {built.node[x]: built.node[t] for x, t in zip(wanted, given, strict=True)}
+    moved = forward(graph, [built.node[o] for o in outs], starts)
+    nodes = [zeros(graph, o.dtype.name, built.node[o].shape) if m is None else m for o, m in zip(outs, moved, strict=True)]
+    return _finished(built, nodes)
 
 
 def hvp(loss: Tensor, wrt: Tensor, vector: Tensor) -> Tensor:
@@ -93,13 +93,13 @@ def jacobian(output: Tensor, wrt: Tensor) -> Tensor:
     """All derivatives of ``output`` by ``wrt``; shape: that of the output followed by that of ``wrt``."""
     _check_float("jacobian", output)
     _check_float("jacobian", wrt)
-    interned = intern(_outputs([output]), [wrt])
-    graph, node = interned.graph, interned.node[output]
+    built = build(_outputs([output]), [wrt])
+    graph, node = built.graph, built.node[output]
     seed = _identity(graph, node)
-    found = backward(graph, {node: seed}, [interned.node[wrt]], lead=node.shape).cotangents[0]
+    found = backward(graph, {node: seed}, [built.node[wrt]], lead=node.shape).cotangents[0]
     if found is None:
-        raise _unused("jacobian", wrt)
-    return _finished(interned, [found])[0]
+        fail(_unused("jacobian", wrt))
+    return _finished(built, [found])[0]
 
 
 def hessian(loss: Tensor, wrt: Tensor) -> Tensor:
@@ -112,26 +112,26 @@ def vjp_of(
 ) -> list[Tensor]:
     """The cotangents of ``wanted``; those of the outputs are ones where none are given."""
     if unused not in ("raise", "zero"):
-        raise NotDifferentiable(f"{what}: unused={unused!r} given; needs 'raise' or 'zero'")
+        fail(NotDifferentiable(f"{what}: unused={unused!r} given; needs 'raise' or 'zero'"))
     for tensor in [*outputs, *wanted]:
         _check_float(what, tensor)
-    interned = intern(_outputs(outputs + (cotangents or [])), wanted)
-    found = _backward(interned, outputs, wanted, cotangents).cotangents
+    built = build(_outputs(outputs + (cotangents or [])), wanted)
+    found = _backward(built, outputs, wanted, cotangents).cotangents
     nodes: list[Node] = []
     for tensor, node in zip(wanted, found, strict=True):
         if node is None and unused == "raise":
-            raise _unused(what, tensor)
-        nodes.append(zeros(interned.graph, tensor.dtype.name, tensor.shape) if node is None else node)
-    return _finished(interned, nodes)
+            fail(_unused(what, tensor))
+        nodes.append(zeros(built.graph, tensor.dtype.name, tensor.shape) if node is None else node)
+    return _finished(built, nodes)
 
 
-def _backward(interned: Interned, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
-    graph = interned.graph
+def _backward(built: Built, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
+    graph = built.graph
     seeds: dict[Node, Node] = {}
     for k, output in enumerate(outputs):
-        node = interned.node[output]
-        seeds[node] = one(graph, output.dtype.name) if cotangents is None else interned.node[cotangents[k]]
-    return backward(graph, seeds, [interned.node[t] for t in wanted])
+        node = built.node[output]
+        seeds[node] = one(graph, output.dtype.name) if cotangents is None else built.node[cotangents[k]]
+    return backward(graph, seeds, [built.node[t] for t in wanted])
 
 
 def one(graph: Graph, dtype: str) -> Node:
@@ -154,14 +154,32 @@ def _identity(graph: Graph, node: Node) -> Node:
     return graph.formula(Formula(node.shape, index + index, node.shape * 2, (), body, "sum"), ())
 
 
-def _finished(interned: Interned, nodes: list[Node]) -> list[Tensor]:
-    """The nodes as tensors, simplified by rules that keep every bit; markers of what was differentiated are gone."""
-    graph = interned.graph
+def _finished(built: Built, nodes: list[Node]) -> list[Tensor]:
+    """The nodes as tensors, simplified by rules that keep every bit; what the user named stays what it is."""
+    graph = built.graph
     graph.outputs = {f"{k}": node for k, node in enumerate(nodes)}
     graph.updates = {}
-    known = {node: tensor for tensor, node in interned.node.items()}
-    cleaned, moved = tidied(graph, known)
-    return to_tensors(cleaned, [cleaned.outputs[f"{k}"] for k in range(len(nodes))], moved)
+    handles = {node: handle for handle, node in built.node.items() if isinstance(handle, Tensor)}
+    named = frozenset(node for node in handles if graph.name(node))
+    made = run(graph, PHASES, fast_math=False, protect=named)
+    known: dict[Node, Tensor] = {}
+    for old, new in made.replaced.items():
+        if old in handles and isinstance(new, Node):
+            known.setdefault(new, handles[old])
+    return tensors_of(made.graph, [made.graph.outputs[f"{k}"] for k in range(len(nodes))], known)
+
+
+def tensors_of(graph: Graph, nodes: list[Node], known: Mapping[Node, Tensor]) -> list[Tensor]:
+    """Nodes as tensors again; those in ``known`` are the very handles that they came from."""
+    found = dict(known)
+    for node in reachable(nodes):
+        if node in found:
+            continue
+        operands = tuple(found[i] for i in node.inputs)
+        attr = node.attr if not isinstance(node.attr, (str, tuple, float)) else None
+        made = Tensor(node.kind, operands, attr, node.dtype, node.shape, origins=graph.origins.get(node, ()))
+        found[node] = made
+    return [found[node] for node in nodes]
 
 
 def _outputs(tensors: list[Tensor]) -> dict[str, Tensor]:
@@ -174,17 +192,17 @@ def _list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def _check_float(what: str, tensor: Tensor) -> None:
     if tensor.dtype.kind != "f":
-        raise NotDifferentiable(f"{what}: a tensor of {tensor.dtype} given; only floats carry derivatives{tensor.where()}")
+        fail(NotDifferentiable(f"{what}: a tensor of {tensor.dtype} given; only floats carry derivatives"))
 
 
 def _same_shape(what: str, role: str, tensor: Tensor, given: Tensor) -> None:
     if tensor.shape != given.shape:
-        raise ShapeError(f"{what}: a {role} of shape {_shape(given)} given; needs {_shape(tensor)}{given.where()}")
+        fail(ShapeError(f"{what}: a {role} of shape {_shape(given)} given; needs {_shape(tensor)}"))
 
 
 def _unused(what: str, tensor: Tensor) -> NotDifferentiable:
     name = tensor.name or "the tensor given"
-    return NotDifferentiable(f"{what}: the result does not depend on {name}; unused='zero' gives zeros{tensor.where()}")
+    return NotDifferentiable(f"{what}: the result does not depend on {name}; unused='zero' gives zeros")
 
 
 def _shape(tensor: Tensor) -> str:

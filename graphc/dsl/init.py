@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import DefinitionError
+from graphc.dsl.handle import Handle
+from graphc.errors import DefinitionError, ShapeError
 
 Array = NDArray[np.float64]
 Draw = Callable[[tuple[int, ...], np.random.Generator], Array]
@@ -29,13 +30,13 @@ class Init:
     def __repr__(self) -> str:
         return f"gc.init.{self.name}"
 
-    def values(self, shape: tuple[int, ...], dtype: str, seed: int, parameter: str) -> NDArray[np.generic]:
-        """The values of the parameter of that name, in ``dtype``.
+    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """Values of a shape.
 
-        >>> zeros().values((2,), "float32", 0, "b")
-        array([0., 0.], dtype=float32)
+        >>> zeros()((2,), generator(0, "b"))
+        array([0., 0.])
         """
-        return self.draw(shape, generator(seed, parameter)).astype(dtype).reshape(shape)
+        return self.draw(shape, rng)
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -164,3 +165,20 @@ def _normal_by(name: str, variance: Callable[[int, int], float]) -> Init:
 def _positive(name: str, std: float) -> None:
     if std < 0:
         raise DefinitionError(f"init.{name}: std {std} given; needs std >= 0")
+
+
+def initial(leaf: Handle, name: str, seed: int) -> NDArray[np.generic]:
+    """The first value of a parameter or state (zeros where it has no initialiser), in its type.
+
+    Raises: ShapeError for a size known only at run time, or where the initialiser gives another shape.
+    """
+    if not all(isinstance(size, int) for size in leaf.shape):
+        raise ShapeError(f"{leaf.kind} {name}: shape {leaf.shape} has a size known only at run time; needs numbers")
+    shape = tuple(int(size) for size in leaf.shape)
+    init = leaf.leaf.init
+    if init is None:
+        return np.zeros(shape, leaf.dtype.numpy)
+    values = np.asarray(init(shape, generator(seed, name)))
+    if values.shape != shape:
+        raise ShapeError(f"{leaf.kind} {name}: its initialiser gives shape {values.shape}; needs {shape}")
+    return values.astype(leaf.dtype.numpy)

@@ -1,0 +1,436 @@
+"""The stages in order: from declared tensors to a training step or a function.
+
+    declared graph -> differentiated -> rewritten -> kernels -> LLVM -> machine code -> TrainStep
+
+The compiled program is kept on disk under a key of everything that decides it; a hit skips all stages between, and
+``show`` rebuilds them when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphc.diff.derivatives import one
+from graphc.diff.reverse import Backward, backward
+from graphc.dsl.build import Built, build
+from graphc.dsl.handle import Handle, Leaf, located
+from graphc.dsl.init import initial
+from graphc.dsl.tensor import Tensor
+from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
+from graphc.graph.dtypes import int64
+from graphc.graph.formula import Formula, Read, plain
+from graphc.graph.graph import Array, Graph, Node, Origin, copy_node, reachable, rebuild
+from graphc.graph.scalar import trace
+from graphc.graph.sizes import names as dims_of
+from graphc.graph.text import to_text
+from graphc.graph.verify import verify
+from graphc.inspect.explain import explained
+from graphc.kernels.cost import Cost, cost
+from graphc.kernels.debug import with_finite_checks
+from graphc.kernels.form import FiniteCheck, IndexCheck, Program
+from graphc.kernels.layout import Buffer, Check, Layout, Results
+from graphc.kernels.lower import lower
+from graphc.kernels.memory import place
+from graphc.kernels.show import memory_text, program_text
+from graphc.llvm.emit import emit
+from graphc.llvm.target import host
+from graphc.rewrite.phases import PHASES, Rewritten, run
+from graphc.runtime import cache as disk
+from graphc.runtime.jit import assembly, compiler_version
+from graphc.runtime.program import Compiled, compile_program
+from graphc.runtime.program import Program as Loaded
+from graphc.runtime.step import Function, Tools, TrainStep
+from graphc.runtime.store import Store, make_store
+
+LOSS = "loss"
+STAGES = ("declared", "forward", "grad", "optimized", "rewrites", "kernels", "memory", "llvm", "asm")
+COUNT = "step"  # the name of the step count
+Optimizer = Callable[[list[Tensor], list[Tensor]], Mapping[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What decides the program besides the graph."""
+
+    fast_math: bool = True
+    assume_finite: bool = False
+    debug: bool = False
+    cache: bool = True
+
+    def key(self) -> str:
+        """The options that decide the program, as text."""
+        return f"fast_math={self.fast_math} assume_finite={self.assume_finite} debug={self.debug}"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a user asked for, as one graph, before anything is derived.
+
+    results: how a call gives it back. leaves: the handle of each input, parameter, state and hyper. trained: the parameters
+    whose gradients the updates read, as leaves named by ``gradient_name``. differentiated: the loss, if there is one.
+    """
+
+    graph: Graph
+    results: Results
+    leaves: Mapping[str, Handle]
+    trained: tuple[str, ...] = ()
+    loss: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Every form of one program, for ``show`` and ``cost``."""
+
+    declared: Declared
+    step: Graph
+    backward: Backward | None
+    derived: Graph
+    rewritten: Rewritten
+    program: Program
+    layout: Layout
+    llvm: str
+
+
+# Declaring
+
+
+def gradient_name(parameter: str) -> str:
+    """The name of the leaf that stands for a parameter's gradient until it is derived; no user can declare it."""
+    return f"gradient of {parameter}"
+
+
+def declare_function(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor], *, shared: bool = False) -> Declared:
+    """The graph of a plain function. shared: whether parameters and states are a step's own, not arguments."""
+    outputs, kind = _outputs(target)
+    interned = build(outputs)
+    graph = interned.graph
+    graph.updates = {}
+    graph = _with_training(graph, False)
+    if not shared:
+        graph = _as_inputs(graph)
+    results = Results(kind, "", tuple((name, name) for name in outputs))
+    return Declared(graph, results, interned.leaves)
+
+
+def declare_step(
+    loss: Tensor,
+    optimizer: Optimizer,
+    outputs: Mapping[str, Tensor],
+    updates: Mapping[Tensor, Tensor],
+    train: Sequence[Tensor] | None,
+) -> Declared:
+    """The graph of a training step: loss, further outputs, and updates over leaves that stand for the gradients."""
+    if loss.shape != () or loss.dtype.kind != "f":
+        raise NotDifferentiable(f"compile: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar")
+    named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in outputs.items()}}
+    first = build(named)
+    params = _trained(first, train)
+    for name, p in params.items():
+        p.label = p.label or name  # a layer's parameter has its name from here on, and its slots theirs
+    gradients = [Tensor("input", (), Leaf(gradient_name(name)), p.dtype, p.shape) for name, p in params.items()]
+    changes = dict(optimizer([p for p in params.values() if isinstance(p, Tensor)], gradients))
+    for target, value in updates.items():
+        if target in changes:
+            raise DefinitionError(f"compile: two updates for {target.name} given, one by the optimizer")
+        changes[target] = value
+    everything: dict[str, Tensor] = dict(named)
+    for number, (target, value) in enumerate(changes.items()):
+        _check_update(target, value)
+        everything[f"target {number}"] = target
+        everything[f"value {number}"] = value
+    interned = build(everything)
+    graph = interned.graph
+    for target, value in changes.items():
+        if interned.node[target] in graph.updates:
+            raise DefinitionError(f"compile: two updates for {target.name} given, one by with_updates")
+        graph.updates[interned.node[target]] = interned.node[value]
+    _count_steps(graph)
+    graph.outputs = {name: interned.node[tensor] for name, tensor in named.items()}
+    results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs))
+    graph = _with_training(graph, True)
+    return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS])
+
+
+def _outputs(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    if isinstance(target, Tensor):
+        return {"output": target}, "tensor"
+    if isinstance(target, Mapping):
+        found, kind = dict(target), "dict"
+    elif isinstance(target, (list, tuple)):
+        found, kind = {f"output {k}": tensor for k, tensor in enumerate(target)}, "list"
+    else:
+        raise UsageError(f"compile: {type(target).__name__} given; needs a tensor, a list or a dict of tensors")
+    for name, tensor in found.items():
+        if not isinstance(tensor, Tensor):
+            raise UsageError(f"compile: {type(tensor).__name__} given for {name}; needs a tensor")
+    if not found:
+        raise UsageError("compile: nothing to compute given; needs at least one tensor")
+    return found, kind
+
+
+def _trained(interned: Built, train: Sequence[Tensor] | None) -> dict[str, Handle]:
+    """The parameters to train, in graph order."""
+    params = {name: t for name, t in interned.leaves.items() if t.kind == "param"}
+    if train is not None:
+        for tensor in train:
+            if not isinstance(tensor, Tensor) or tensor.kind != "param":
+                raise DefinitionError("compile: train= holds something that is no parameter; needs a list of gc.param tensors")
+            if tensor not in params.values():
+                raise NotDifferentiable(f"compile: the loss does not depend on {tensor.name}")
+        params = {name: t for name, t in params.items() if any(t is wanted for wanted in train)}
+    if not params:
+        raise NotDifferentiable("compile: the loss depends on no parameter; nothing to train")
+    return params
+
+
+def _check_update(target: Tensor, value: Tensor) -> None:
+    if target.kind not in ("param", "state"):
+        raise DefinitionError(f"compile: an update of {target.name or 'an expression'} given; needs a parameter or a state")
+    if target.shape != value.shape or target.dtype != value.dtype:
+        raise ShapeError(
+            f"compile: the update of {target.name} has {value.dtype} {value.shape}; needs {target.dtype} {target.shape}"
+        )
+
+
+def _count_steps(graph: Graph) -> None:
+    """The update that counts the step, an ordinary one."""
+    count = graph.add("count", (), COUNT, int64, ())
+    body = trace(lambda n: n + 1, [int64])
+    graph.updates[count] = graph.formula(Formula((), (), (), (Read(0, ()),), body), (count,))
+
+
+def _with_training(graph: Graph, training: bool) -> Graph:
+    """The graph with the leaf ``training`` decided."""
+
+    def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
+        return result.const(np.array(training)) if node.kind == "training" else copy_node(result, node, inputs)
+
+    return rebuild(graph, make)[0]
+
+
+def _as_inputs(graph: Graph) -> Graph:
+    """The graph with parameters and states as arguments."""
+
+    def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
+        kind = "input" if node.kind in ("param", "state") else node.kind
+        return result.add(kind, inputs, node.attr, node.dtype, node.shape)
+
+    return rebuild(graph, make)[0]
+
+
+# Deriving
+
+
+def derive(declared: Declared) -> tuple[Graph, Backward | None, Graph]:
+    """The whole step as one graph: forward, backward and update; the ledger and the graph that it speaks of."""
+    if declared.loss is None:
+        return declared.graph, None, declared.graph
+    source = rebuild(declared.graph, copy_node)[0]
+    loss = source.outputs[LOSS]
+    leaves = {node.attr: node for node in source.nodes if node.kind == "param"}
+    wanted = [leaves[name] for name in declared.trained]
+    updates, source.updates = source.updates, {}
+    found = backward(source, {loss: one(source, loss.dtype.name)}, wanted)
+    for name, node in zip(declared.trained, found.cotangents, strict=True):
+        if node is None:
+            raise NotDifferentiable(f"compile: the loss does not depend on {name} in a differentiable way")
+        source.note(node, [Origin(note=f"d_{name}")])
+    step = Graph()
+    new: dict[Node, Node] = {}
+    gradient = {gradient_name(n): c for n, c in zip(declared.trained, found.cotangents, strict=True)}
+    roots = [*source.outputs.values(), *[c for c in found.cotangents if c is not None]]
+    late = [*updates.values(), *updates]
+    for node in [*reachable(roots), *reachable(late)]:
+        if node in new:
+            continue
+        stands_for = gradient.get(str(node.attr)) if node.kind == "input" else None
+        if stands_for is not None:
+            new[node] = new[stands_for]
+            continue
+        new[node] = copy_node(step, node, tuple(new[i] for i in node.inputs))
+        step.note(new[node], source.origins.get(node, ()))
+    step.outputs = {name: new[node] for name, node in source.outputs.items()}
+    step.updates = {new[target]: new[value] for target, value in updates.items()}
+    return step, found, source
+
+
+def stages(declared: Declared, options: Options) -> Stages:
+    """All stages up to LLVM, each verified."""
+    step, found, derived = derive(declared)
+    verify(step)
+    rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
+    verify(rewritten.graph)
+    program = lower(rewritten.graph)
+    if options.debug:
+        program = with_finite_checks(program, rewritten.graph)
+    program = place(program)
+    layout = layout_of(program, declared)
+    return Stages(declared, step, found, derived, rewritten, program, layout, emit(program, host()))
+
+
+def layout_of(program: Program, declared: Declared) -> Layout:
+    """What the runtime must know of a program."""
+    renamed = {buffer: name for name, buffer in program.outputs}
+    buffers = []
+    for k, buffer in enumerate(program.buffers):
+        if buffer.role == "const":
+            continue
+        tensor = declared.leaves.get(buffer.name)
+        source = str(tensor.site) if tensor is not None else ""
+        default = tensor.leaf.default if tensor is not None and buffer.role == "hyper" else None
+        name = renamed.get(k, buffer.name)
+        buffers.append(Buffer(name, buffer.role, buffer.dtype, buffer.shape, program.slot[k], default, source))
+    shown = {name: program.buffers[k].name for name, k in program.outputs}
+    final = {name: renamed.get(k, shown[name]) for name, k in program.outputs}
+    results = replace(
+        declared.results,
+        loss=final[declared.results.loss] if declared.results.loss else "",
+        outputs=tuple((key, final[name]) for key, name in declared.results.outputs),
+    )
+    checks = [
+        Check(k.message, k.bound if isinstance(k, IndexCheck) else 1, k.source, "index" if isinstance(k, IndexCheck) else "nonfinite")
+        for k in program.kernels
+        if isinstance(k, (IndexCheck, FiniteCheck))
+    ]
+    numbers = [k.number for k in program.kernels if isinstance(k, (IndexCheck, FiniteCheck))]
+    ordered = tuple(check for _, check in sorted(zip(numbers, checks, strict=True), key=lambda pair: pair[0]))
+    nanoseconds = cost(program).picoseconds // 1000
+    return Layout(program.dims, tuple(buffers), program.slots, results, ordered, nanoseconds, _batch_dim(program))
+
+
+def _batch_dim(program: Program) -> str:
+    for buffer in program.buffers:
+        if buffer.role == "input" and buffer.shape and not isinstance(buffer.shape[0], int):
+            found = dims_of(buffer.shape[0])
+            if str(buffer.shape[0]) in found:
+                return str(buffer.shape[0])
+    return ""
+
+
+# Compiling
+
+
+def compile(  # the array API's and JAX's word for it; the builtin is not used here
+    target: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
+    optimizer: Optimizer | None = None,
+    *,
+    outputs: Mapping[str, Tensor] | None = None,
+    updates: Mapping[Tensor, Tensor] | None = None,
+    train: Sequence[Tensor] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    fast_math: bool = True,
+    assume_finite: bool = False,
+    debug: bool = False,
+    cache: bool = True,
+) -> TrainStep | Function:
+    """A training step of a loss under an optimizer, or without one a plain function.
+
+    target: a scalar loss; without ``optimizer`` a tensor, or a list or dict of them, given back in the same form.
+    outputs: further values that a step returns beside the loss. updates: ``{state or parameter: new value}`` beside the
+    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the most
+    that a call may use; today's programs run on one. fast_math: allow rewrites that round otherwise. assume_finite: allow
+    those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the program on disk.
+
+    Raises: NotDifferentiable, DefinitionError, ShapeError for what cannot be trained or updated so.
+
+    >>> import graphc as gc
+    >>> x = gc.input("x", (3,))
+    >>> gc.compile(gc.sum(x * x))(x=[1.0, 2.0, 3.0])
+    array(14., dtype=float32)
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"compile: threads={threads!r} given; needs a number of at least 1, or None")
+    options = Options(fast_math, assume_finite, debug, cache)
+    if optimizer is None:
+        if outputs or updates or train is not None:
+            raise UsageError("compile: outputs=, updates= or train= given without an optimizer; a plain function has none")
+        declared = declare_function(target)
+        compiled, hit = compiled_program(declared, options)
+        loaded = Loaded(compiled, host(), None, name="function", debug=debug)
+        return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit))
+    if not isinstance(target, Tensor):
+        raise UsageError(f"compile: {type(target).__name__} given with an optimizer; needs one scalar loss")
+    declared = declare_step(target, optimizer, outputs or {}, updates or {}, train)
+    compiled, hit = compiled_program(declared, options)
+    store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
+    loaded = Loaded(compiled, host(), store, name="step", debug=debug)
+    tools = Tools(
+        function=lambda wanted: shared_function(wanted, store, options),
+        forward=lambda: shared_function({LOSS: target}, store, options),
+        show=lambda stage: show(declared, options, stage),
+    )
+    return TrainStep(loaded, tools, seed=seed, compiles=0 if hit else 1, cache_hits=int(hit))
+
+
+def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bool]:
+    """The machine code of a declared graph, and whether it came from the disk."""
+    key = disk.cache_key(_key_parts(declared, options)) if options.cache else ""
+    if options.cache:
+        found = disk.lookup(key)
+        if found is not None:
+            return Compiled(found.layout, found.object_code), True
+    made = stages(declared, options)
+    compiled = compile_program(made.llvm, made.layout, host())
+    if options.cache:
+        disk.keep(key, disk.Entry(made.layout, compiled.object_code, {}))
+    return compiled, False
+
+
+def _key_parts(declared: Declared, options: Options) -> list[str]:
+    target = host()
+    defaults = sorted((n, t.leaf.default) for n, t in declared.leaves.items() if t.kind == "hyper")
+    sources = [f"{name} {t.site}" for name, t in sorted(declared.leaves.items())]
+    return [
+        to_text(declared.graph), repr(declared.results), repr(defaults), "\n".join(sources), " ".join(declared.trained), options.key(),
+        disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
+    ]  # fmt: skip
+
+
+def initial_values(declared: Declared, layout: Layout, seed: int) -> dict[str, Array]:
+    """The first values of every parameter and state; the count begins at 0."""
+    wanted = [b.name for b in layout.buffers if b.role in ("param", "state")]
+    return {name: initial(declared.leaves[name], name, seed) for name in wanted}
+
+
+def shared_function(wanted: object, store: Store, options: Options) -> Function:
+    """A forward-only function on a step's live weights."""
+    if not isinstance(wanted, (Tensor, Mapping, list, tuple)):
+        raise UsageError(f"step.function: {type(wanted).__name__} given; needs a tensor, a list or a dict of tensors")
+    declared = declare_function(wanted, shared=True)
+    for node in declared.graph.nodes:
+        if node.kind in ("param", "state") and str(node.attr) not in store.names():
+            raise DefinitionError(f"step.function: {node.attr} is no parameter or state of this step")
+    compiled, hit = compiled_program(declared, options)
+    loaded = Loaded(compiled, host(), store, name="function", debug=options.debug)
+    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit))
+
+
+# Looking
+
+
+def show(declared: Declared, options: Options, stage: str = "") -> str:
+    """The text of one stage of a program, or of all of them; the stages are built again.
+
+    Raises: UsageError for an unknown stage.
+    """
+    if stage and stage not in STAGES:
+        raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
+    made = stages(declared, options)
+    found = {
+        "declared": lambda: to_text(declared.graph),
+        "forward": lambda: graph_maths(made.step, _forward_outputs(made)),
+        "grad": lambda: str(explained(made.derived, made.backward)) if made.backward else "no derivative was asked for\n",
+        "optimized": lambda: to_text(made.rewritten.graph),
+        "rewrites": lambda: made.rewritten.text(),
+        "kernels": lambda: program_text(made.program),
+        "memory": lambda: memory_text(made.program),
+        "llvm": lambda: made.llvm,
+        "asm": lambda: assembly([made.llvm], host()),
+    }
+    if stage:
+        return found[stage]()
+    return "\n".join(f"== {name} ==\n{found[name]()}" for name in STAGES)
