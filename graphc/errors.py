@@ -1,6 +1,7 @@
 """Every exception that graphc raises.
 
-A message names the operation, what was given, the rule that it breaks and, on a second line, the user's own source line.
+A message names the operation, what was given, the rule that it breaks and, on a second line, the user's own source
+line.
 """
 
 from __future__ import annotations

@@ -15,20 +15,20 @@ import numpy as np
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.build import Built, build
-from graphc.dsl.handle import Handle, Leaf, located
+from graphc.dsl.intern import Interned, intern
+from graphc.dsl.handle import Handle, Leaf
 from graphc.dsl.init import initial
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
 from graphc.graph.dtypes import int64
-from graphc.graph.formula import Formula, Read, plain
+from graphc.graph.formula import Formula, Read
 from graphc.graph.graph import Array, Graph, Node, Origin, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.text import to_text
 from graphc.graph.verify import verify
 from graphc.inspect.explain import explained
-from graphc.kernels.cost import Cost, cost
+from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
@@ -47,7 +47,6 @@ from graphc.runtime.store import Store, make_store
 
 LOSS = "loss"
 STAGES = ("declared", "forward", "grad", "optimized", "rewrites", "kernels", "memory", "llvm", "asm")
-COUNT = "step"  # the name of the step count
 Optimizer = Callable[[list[Tensor], list[Tensor]], Mapping[Tensor, Tensor]]
 
 
@@ -69,13 +68,14 @@ class Options:
 class Declared:
     """What a user asked for, as one graph, before anything is derived.
 
-    results: how a call gives it back. leaves: the handle of each input, parameter, state and hyper. trained: the parameters
-    whose gradients the updates read, as leaves named by ``gradient_name``. differentiated: the loss, if there is one.
+    results: how a call gives it back. leaves: the handle of each input, parameter, state and hyper. trained: the
+    parameters whose gradients the updates read, as leaves named by ``gradient_name``. differentiated: the loss, if
+    there is one.
     """
 
     graph: Graph
     results: Results
-    leaves: Mapping[str, Handle]
+    leaves: Mapping[str, Tensor]
     trained: tuple[str, ...] = ()
     loss: Node | None = None
 
@@ -105,7 +105,7 @@ def gradient_name(parameter: str) -> str:
 def declare_function(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor], *, shared: bool = False) -> Declared:
     """The graph of a plain function. shared: whether parameters and states are a step's own, not arguments."""
     outputs, kind = _outputs(target)
-    interned = build(outputs)
+    interned = intern(outputs)
     graph = interned.graph
     graph.updates = {}
     graph = _with_training(graph, False)
@@ -126,12 +126,12 @@ def declare_step(
     if loss.shape != () or loss.dtype.kind != "f":
         raise NotDifferentiable(f"compile: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar")
     named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in outputs.items()}}
-    first = build(named)
+    first = intern(named)
     params = _trained(first, train)
     for name, p in params.items():
         p.label = p.label or name  # a layer's parameter has its name from here on, and its slots theirs
     gradients = [Tensor("input", (), Leaf(gradient_name(name)), p.dtype, p.shape) for name, p in params.items()]
-    changes = dict(optimizer([p for p in params.values() if isinstance(p, Tensor)], gradients))
+    changes = dict(optimizer(list(params.values()), gradients))
     for target, value in updates.items():
         if target in changes:
             raise DefinitionError(f"compile: two updates for {target.name} given, one by the optimizer")
@@ -141,7 +141,7 @@ def declare_step(
         _check_update(target, value)
         everything[f"target {number}"] = target
         everything[f"value {number}"] = value
-    interned = build(everything)
+    interned = intern(everything)
     graph = interned.graph
     for target, value in changes.items():
         if interned.node[target] in graph.updates:
@@ -171,13 +171,15 @@ def _outputs(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[
     return found, kind
 
 
-def _trained(interned: Built, train: Sequence[Tensor] | None) -> dict[str, Handle]:
+def _trained(interned: Interned, train: Sequence[Tensor] | None) -> dict[str, Tensor]:
     """The parameters to train, in graph order."""
     params = {name: t for name, t in interned.leaves.items() if t.kind == "param"}
     if train is not None:
         for tensor in train:
             if not isinstance(tensor, Tensor) or tensor.kind != "param":
-                raise DefinitionError("compile: train= holds something that is no parameter; needs a list of gc.param tensors")
+                raise DefinitionError(
+                    "compile: train= holds something that is no parameter; needs a list of gc.param tensors"
+                )
             if tensor not in params.values():
                 raise NotDifferentiable(f"compile: the loss does not depend on {tensor.name}")
         params = {name: t for name, t in params.items() if any(t is wanted for wanted in train)}
@@ -188,7 +190,9 @@ def _trained(interned: Built, train: Sequence[Tensor] | None) -> dict[str, Handl
 
 def _check_update(target: Tensor, value: Tensor) -> None:
     if target.kind not in ("param", "state"):
-        raise DefinitionError(f"compile: an update of {target.name or 'an expression'} given; needs a parameter or a state")
+        raise DefinitionError(
+            f"compile: an update of {target.name or 'an expression'} given; needs a parameter or a state"
+        )
     if target.shape != value.shape or target.dtype != value.dtype:
         raise ShapeError(
             f"compile: the update of {target.name} has {value.dtype} {value.shape}; needs {target.dtype} {target.shape}"
@@ -197,7 +201,7 @@ def _check_update(target: Tensor, value: Tensor) -> None:
 
 def _count_steps(graph: Graph) -> None:
     """The update that counts the step, an ordinary one."""
-    count = graph.add("count", (), COUNT, int64, ())
+    count = graph.add("count", (), None, int64, ())
     body = trace(lambda n: n + 1, [int64])
     graph.updates[count] = graph.formula(Formula((), (), (), (Read(0, ()),), body), (count,))
 
@@ -291,7 +295,12 @@ def layout_of(program: Program, declared: Declared) -> Layout:
         outputs=tuple((key, final[name]) for key, name in declared.results.outputs),
     )
     checks = [
-        Check(k.message, k.bound if isinstance(k, IndexCheck) else 1, k.source, "index" if isinstance(k, IndexCheck) else "nonfinite")
+        Check(
+            k.message,
+            k.bound if isinstance(k, IndexCheck) else 1,
+            k.source,
+            "index" if isinstance(k, IndexCheck) else "nonfinite",
+        )
         for k in program.kernels
         if isinstance(k, (IndexCheck, FiniteCheck))
     ]
@@ -331,9 +340,10 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
 
     target: a scalar loss; without ``optimizer`` a tensor, or a list or dict of them, given back in the same form.
     outputs: further values that a step returns beside the loss. updates: ``{state or parameter: new value}`` beside the
-    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the most
-    that a call may use; today's programs run on one. fast_math: allow rewrites that round otherwise. assume_finite: allow
-    those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the program on disk.
+    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the
+    most that a call may use; today's programs run on one. fast_math: allow rewrites that round otherwise.
+    assume_finite: allow those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the
+    program on disk.
 
     Raises: NotDifferentiable, DefinitionError, ShapeError for what cannot be trained or updated so.
 
@@ -347,7 +357,9 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     options = Options(fast_math, assume_finite, debug, cache)
     if optimizer is None:
         if outputs or updates or train is not None:
-            raise UsageError("compile: outputs=, updates= or train= given without an optimizer; a plain function has none")
+            raise UsageError(
+                "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
+            )
         declared = declare_function(target)
         compiled, hit = compiled_program(declared, options)
         loaded = Loaded(compiled, host(), None, name="function", debug=debug)
@@ -385,8 +397,8 @@ def _key_parts(declared: Declared, options: Options) -> list[str]:
     defaults = sorted((n, t.leaf.default) for n, t in declared.leaves.items() if t.kind == "hyper")
     sources = [f"{name} {t.site}" for name, t in sorted(declared.leaves.items())]
     return [
-        to_text(declared.graph), repr(declared.results), repr(defaults), "\n".join(sources), " ".join(declared.trained), options.key(),
-        disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
+        to_text(declared.graph), repr(declared.results), repr(defaults), "\n".join(sources), " ".join(declared.trained),
+        options.key(), disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
     ]  # fmt: skip
 
 
@@ -422,8 +434,10 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     made = stages(declared, options)
     found = {
         "declared": lambda: to_text(declared.graph),
-        "forward": lambda: graph_maths(made.step, _forward_outputs(made)),
-        "grad": lambda: str(explained(made.derived, made.backward)) if made.backward else "no derivative was asked for\n",
+        "forward": lambda: to_text(made.declared.graph),
+        "grad": lambda: (
+            str(explained(made.derived, made.backward)) if made.backward else "no derivative was asked for\n"
+        ),
         "optimized": lambda: to_text(made.rewritten.graph),
         "rewrites": lambda: made.rewritten.text(),
         "kernels": lambda: program_text(made.program),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 
 from graphc.diff.forward import forward
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.build import Built, build
+from graphc.dsl.intern import Interned, intern, to_tensors
 from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import NotDifferentiable, ShapeError
 from graphc.graph.dtypes import DTYPES
 from graphc.graph.formula import Formula, Shape, plain
-from graphc.graph.graph import Graph, Node, reachable
+from graphc.graph.graph import Graph, Node
 from graphc.graph.scalar import BodyBuilder
 from graphc.rewrite.phases import PHASES, run
 
@@ -26,7 +26,7 @@ def grad(loss: Tensor, wrt: Sequence[Tensor], *, unused: str = "raise") -> list[
 def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise") -> Tensor | list[Tensor]:
     """The derivative of a scalar by a tensor, or by each of several: tensors like any other, of the shapes of ``wrt``.
 
-    wrt: floating tensors, parameters or any expression that the loss was built from (that very handle).
+    wrt: floating tensors, parameters or any expression that the loss was interned from (that very handle).
     unused: what to do where the loss does not depend on one: ``raise``, or ``zero`` for zeros.
 
     Raises: NotDifferentiable for a loss that is no floating scalar, a ``wrt`` that is not floating or not used.
@@ -38,7 +38,11 @@ def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise")
     """
     wanted = [wrt] if isinstance(wrt, Tensor) else list(wrt)
     if loss.shape != ():
-        fail(NotDifferentiable(f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum"))
+        fail(
+            NotDifferentiable(
+                f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum"
+            )
+        )
     found = vjp_of("grad", [loss], wanted, None, unused)
     return found[0] if isinstance(wrt, Tensor) else found
 
@@ -76,12 +80,14 @@ def jvp(
         _same_shape("jvp", "tangent", tensor, tangent)
         _check_float("jvp", tensor)
     names = _outputs(outs + given)
-    built = build(names, wanted)
-    graph = built.graph
-    starts = {built.node[x]: built.node[t] for x, t in zip(wanted, given, strict=True)}
-    moved = forward(graph, [built.node[o] for o in outs], starts)
-    nodes = [zeros(graph, o.dtype.name, built.node[o].shape) if m is None else m for o, m in zip(outs, moved, strict=True)]
-    return _finished(built, nodes)
+    interned = intern(names, wanted)
+    graph = interned.graph
+    starts = {interned.node[x]: interned.node[t] for x, t in zip(wanted, given, strict=True)}
+    moved = forward(graph, [interned.node[o] for o in outs], starts)
+    nodes = [
+        zeros(graph, o.dtype.name, interned.node[o].shape) if m is None else m for o, m in zip(outs, moved, strict=True)
+    ]
+    return _finished(interned, nodes)
 
 
 def hvp(loss: Tensor, wrt: Tensor, vector: Tensor) -> Tensor:
@@ -93,13 +99,13 @@ def jacobian(output: Tensor, wrt: Tensor) -> Tensor:
     """All derivatives of ``output`` by ``wrt``; shape: that of the output followed by that of ``wrt``."""
     _check_float("jacobian", output)
     _check_float("jacobian", wrt)
-    built = build(_outputs([output]), [wrt])
-    graph, node = built.graph, built.node[output]
+    interned = intern(_outputs([output]), [wrt])
+    graph, node = interned.graph, interned.node[output]
     seed = _identity(graph, node)
-    found = backward(graph, {node: seed}, [built.node[wrt]], lead=node.shape).cotangents[0]
+    found = backward(graph, {node: seed}, [interned.node[wrt]], lead=node.shape).cotangents[0]
     if found is None:
         fail(_unused("jacobian", wrt))
-    return _finished(built, [found])[0]
+    return _finished(interned, [found])[0]
 
 
 def hessian(loss: Tensor, wrt: Tensor) -> Tensor:
@@ -115,23 +121,23 @@ def vjp_of(
         fail(NotDifferentiable(f"{what}: unused={unused!r} given; needs 'raise' or 'zero'"))
     for tensor in [*outputs, *wanted]:
         _check_float(what, tensor)
-    built = build(_outputs(outputs + (cotangents or [])), wanted)
-    found = _backward(built, outputs, wanted, cotangents).cotangents
+    interned = intern(_outputs(outputs + (cotangents or [])), wanted)
+    found = _backward(interned, outputs, wanted, cotangents).cotangents
     nodes: list[Node] = []
     for tensor, node in zip(wanted, found, strict=True):
         if node is None and unused == "raise":
             fail(_unused(what, tensor))
-        nodes.append(zeros(built.graph, tensor.dtype.name, tensor.shape) if node is None else node)
-    return _finished(built, nodes)
+        nodes.append(zeros(interned.graph, tensor.dtype.name, tensor.shape) if node is None else node)
+    return _finished(interned, nodes)
 
 
-def _backward(built: Built, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
-    graph = built.graph
+def _backward(interned: Interned, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
+    graph = interned.graph
     seeds: dict[Node, Node] = {}
     for k, output in enumerate(outputs):
-        node = built.node[output]
-        seeds[node] = one(graph, output.dtype.name) if cotangents is None else built.node[cotangents[k]]
-    return backward(graph, seeds, [built.node[t] for t in wanted])
+        node = interned.node[output]
+        seeds[node] = one(graph, output.dtype.name) if cotangents is None else interned.node[cotangents[k]]
+    return backward(graph, seeds, [interned.node[t] for t in wanted])
 
 
 def one(graph: Graph, dtype: str) -> Node:
@@ -154,32 +160,19 @@ def _identity(graph: Graph, node: Node) -> Node:
     return graph.formula(Formula(node.shape, index + index, node.shape * 2, (), body, "sum"), ())
 
 
-def _finished(built: Built, nodes: list[Node]) -> list[Tensor]:
+def _finished(interned: Interned, nodes: list[Node]) -> list[Tensor]:
     """The nodes as tensors, simplified by rules that keep every bit; what the user named stays what it is."""
-    graph = built.graph
+    graph = interned.graph
     graph.outputs = {f"{k}": node for k, node in enumerate(nodes)}
     graph.updates = {}
-    handles = {node: handle for handle, node in built.node.items() if isinstance(handle, Tensor)}
+    handles = {node: handle for handle, node in interned.node.items()}
     named = frozenset(node for node in handles if graph.name(node))
     made = run(graph, PHASES, fast_math=False, protect=named)
     known: dict[Node, Tensor] = {}
     for old, new in made.replaced.items():
         if old in handles and isinstance(new, Node):
             known.setdefault(new, handles[old])
-    return tensors_of(made.graph, [made.graph.outputs[f"{k}"] for k in range(len(nodes))], known)
-
-
-def tensors_of(graph: Graph, nodes: list[Node], known: Mapping[Node, Tensor]) -> list[Tensor]:
-    """Nodes as tensors again; those in ``known`` are the very handles that they came from."""
-    found = dict(known)
-    for node in reachable(nodes):
-        if node in found:
-            continue
-        operands = tuple(found[i] for i in node.inputs)
-        attr = node.attr if not isinstance(node.attr, (str, tuple, float)) else None
-        made = Tensor(node.kind, operands, attr, node.dtype, node.shape, origins=graph.origins.get(node, ()))
-        found[node] = made
-    return [found[node] for node in nodes]
+    return to_tensors(made.graph, [made.graph.outputs[f"{k}"] for k in range(len(nodes))], known)
 
 
 def _outputs(tensors: list[Tensor]) -> dict[str, Tensor]:

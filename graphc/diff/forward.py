@@ -1,6 +1,6 @@
 """Forward mode: tangents from the inputs on.
 
-    t_y[w(d)] = sum over d of weight(d) * (sum over reads a of ∂b/∂a(d) * t_a[m_a(d)])
+t_y[w(d)] = sum over d of weight(d) * (sum over reads a of ∂b/∂a(d) * t_a[m_a(d)])
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from graphc.ops.special import SPECIAL
 
 
 def forward(graph: Graph, outputs: Sequence[Node], tangents: Mapping[Node, Node]) -> tuple[Node | None, ...]:
-    """The tangents of ``outputs`` (None for one that nothing reaches), given those of some nodes; added to ``graph``."""
+    """The tangents of ``outputs`` (None for one that nothing reaches), given those of some nodes; added to
+    ``graph``.
+    """
     known: dict[Node, Node] = dict(tangents)
     for node in reachable(outputs):
         if node in known or node.dtype.kind != "f" or not any(i in known for i in node.inputs):

@@ -49,8 +49,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Backward:
-    """What reverse mode returns: the cotangent of each wanted node (None where nothing reaches it) and the ledger, from the
-    outputs to the inputs."""
+    """What reverse mode returns: the cotangent of each wanted node (None where nothing reaches it) and the ledger, from
+    the outputs to the inputs."""
 
     cotangents: tuple[Node | None, ...]
     ledger: tuple[Row, ...]
@@ -89,11 +89,15 @@ def _terms(graph: Graph, node: Node, ct: Node, carries: set[int], lead: Shape) -
         return []
     if node.kind in SPECIAL:
         found = SPECIAL[node.kind].cotangent(graph, node, ct)
-        return [Term(node, k, ct, (), product) for k, product in enumerate(found) if product is not None and k in operands]
+        return [
+            Term(node, k, ct, (), product) for k, product in enumerate(found) if product is not None and k in operands
+        ]
     if node.kind != "formula":
         raise InternalError(f"backward: a {node.kind} has inputs")
     formula = stable(node.formula)
-    wanted = [k for k, r in enumerate(formula.reads) if r.operand in operands and node.inputs[r.operand].dtype.kind == "f"]
+    wanted = [
+        k for k, r in enumerate(formula.reads) if r.operand in operands and node.inputs[r.operand].dtype.kind == "f"
+    ]
     by_operand: dict[int, list[tuple[Node, tuple[Formula, tuple[Node, ...]]]]] = {}
     for k in wanted:
         part = _transpose(graph, node, formula, k, ct, lead)
@@ -143,7 +147,11 @@ def _local(graph: Graph, node: Node, formula: Formula, number: int) -> tuple[For
     value = domain.adjoints(seed)[number]
     n = len(formula.extents)
     local = replace(
-        formula, write=plain(n), shape=formula.extents, combine="none", reads=tuple(domain.reads),
+        formula,
+        write=plain(n),
+        shape=formula.extents,
+        combine="none",
+        reads=tuple(domain.reads),
         body=domain.builder.finish(value),
     )
     return without_unused(local, domain.inputs)

@@ -1,8 +1,8 @@
 """Index formulas: what a tensor operation means, point by point.
 
 A formula has a *domain* (a box of index variables v0, v1, …, each with an extent), *guards* (a point that fails one
-contributes nothing), *reads* (an operand with one index expression per axis, and guards outside which it reads as zero),
-a scalar *body* over the reads, a *combiner* and a *write map* (one index expression per axis of the result):
+contributes nothing), *reads* (an operand with one index expression per axis, and guards outside which it reads as
+zero), a scalar *body* over the reads, a *combiner* and a *write map* (one index expression per axis of the result):
 
     y[w(d)] = combine over d of body(reads at d)
 
@@ -203,7 +203,9 @@ def map_operands(formula: Formula, new: Callable[[int], int]) -> Formula:
 def map_variables(formula: Formula, table: Sequence[Affine], extents: Shape) -> Formula:
     """The formula over other variables: ``table[v]`` takes the place of v everywhere, the body's index values too."""
     builder = BodyBuilder()
-    values = builder.include(formula.body, (), [None if t == var(v) else index_value(builder, t) for v, t in enumerate(table)])
+    values = builder.include(
+        formula.body, (), [None if t == var(v) else index_value(builder, t) for v, t in enumerate(table)]
+    )
     return replace(
         formula,
         extents=extents,
@@ -278,7 +280,9 @@ def never(guard: Guard, extents: Shape) -> bool:
 
 
 def check(formula: Formula) -> None:
-    """Raises InternalError where a formula is malformed: a variable without extent, ranks that differ, a bad combiner."""
+    """Raises InternalError where a formula is malformed: a variable without extent, ranks that differ, a bad
+    combiner.
+    """
     n = len(formula.extents)
     if formula.combine not in COMBINERS:
         raise InternalError(f"formula: combiner {formula.combine!r}")

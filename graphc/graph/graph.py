@@ -3,8 +3,8 @@
 A node is its kind, inputs, attribute and type; equal ones are one object. Origins (the user's name for a value, the
 operation and the source line) stand outside identity and are united, never dropped.
 
-Kinds: ``formula`` (attribute a Formula); the leaves ``input param state hyper const count training``; and the second kind
-of record (``ops/special.py``): an operation that a formula states poorly, such as reshape.
+Kinds: ``formula`` (attribute a Formula); the leaves ``input param state hyper const count training``; and the second
+kind of record (``ops/special.py``): an operation that a formula states poorly, such as reshape.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Node:
 
     __slots__ = ("kind", "inputs", "attr", "dtype", "shape", "number")
 
-    def __init__(self, kind: str, inputs: tuple[Node, ...], attr: Attr, dtype: DType, shape: Shape, number: int) -> None:
+    def __init__(
+        self, kind: str, inputs: tuple[Node, ...], attr: Attr, dtype: DType, shape: Shape, number: int
+    ) -> None:
         self.kind = kind
         self.inputs = inputs
         self.attr = attr
@@ -98,7 +100,8 @@ class Node:
 class Graph:
     """Nodes in the order they were added, each after its inputs, with named outputs and updates.
 
-    outputs: name -> node. updates: the param, state or count node -> its new value; all read the values before the step.
+    outputs: name -> node. updates: the param, state or count node -> its new value; all read the values before the
+    step.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The scalar primitives: every function that a body may hold, one record each.
 
 A primitive has its operand kinds, its NumPy meaning (the oracle) and its partial derivatives. Derivatives are written
-over ``s``, the scalar namespace, in terms of operands and result ``y``; those in ``graph/partials.py`` are made by SymPy
-ahead of time, those given here as ``rule`` are written by hand, each with its reason.
+over ``s``, the scalar namespace, in terms of operands and result ``y``; those in ``graph/partials.py`` are made by
+SymPy ahead of time, those given here as ``rule`` are written by hand, each with its reason.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Array = NDArray[np.generic]
 class Primitive:
     """A scalar function.
 
-    takes: ``f`` floats (integers become float32), ``n`` numbers (booleans become int64), ``a`` anything, ``b`` booleans.
-    result: ``same`` as the last operand, or ``bool``.
+    takes: ``f`` floats (integers become float32), ``n`` numbers (booleans become int64), ``a`` anything, ``b``
+    booleans. result: ``same`` as the last operand, or ``bool``.
     smooth: whether a derivative exists; a function that is constant almost everywhere has none.
     """
 
@@ -63,13 +63,17 @@ def _power(x: Array, y: Array) -> Array:
 def _floor_divide(x: Array, y: Array) -> Array:
     if np.asarray(x).dtype.kind != "i":
         return np.floor_divide(x, y)
-    return np.where(np.asarray(y) == 0, 0, np.floor_divide(x, np.where(np.asarray(y) == 0, 1, y))).astype(np.asarray(x).dtype)
+    return np.where(np.asarray(y) == 0, 0, np.floor_divide(x, np.where(np.asarray(y) == 0, 1, y))).astype(
+        np.asarray(x).dtype
+    )
 
 
 def _remainder(x: Array, y: Array) -> Array:
     if np.asarray(x).dtype.kind != "i":
         return np.remainder(x, y)
-    return np.where(np.asarray(y) == 0, 0, np.remainder(x, np.where(np.asarray(y) == 0, 1, y))).astype(np.asarray(x).dtype)
+    return np.where(np.asarray(y) == 0, 0, np.remainder(x, np.where(np.asarray(y) == 0, 1, y))).astype(
+        np.asarray(x).dtype
+    )
 
 
 def _table(*rows: Primitive) -> dict[str, Primitive]:

@@ -159,7 +159,9 @@ class Scalar:
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
-        raise DTypeError("elementwise: a formula's value is not known while it is written; use gc.sym.where for a choice")
+        raise DTypeError(
+            "elementwise: a formula's value is not known while it is written; use gc.sym.where for a choice"
+        )
 
     def instr(self) -> Instr:
         """The instruction that made this value."""
@@ -233,8 +235,8 @@ class BodyBuilder:
         return self.emit(Instr(name, tuple(v.position for v in values), dtype))
 
     def scaled(self, value: Scalar, factor: Scalar) -> Scalar:
-        """``value * factor``; a factor that chooses between something and 0 chooses the product instead, so that a NaN on
-        the side not taken stays out.
+        """``value * factor``; a factor that chooses between something and 0 chooses the product instead, so that a NaN
+        on the side not taken stays out.
         """
         instr = factor.instr()
         if instr.op == "const" and const_value(instr) == -1:
@@ -244,7 +246,11 @@ class BodyBuilder:
             for zero, other, swapped in ((no, yes, False), (yes, no, True)):
                 if zero.instr().op == "const" and const_value(zero.instr()) == 0:
                     product = value * other
-                    return self.apply("where", condition, 0.0, product) if swapped else self.apply("where", condition, product, 0.0)
+                    return (
+                        self.apply("where", condition, 0.0, product)
+                        if swapped
+                        else self.apply("where", condition, product, 0.0)
+                    )
         return value * factor
 
     def _promoted(self, name: str, operands: Sequence[Operand]) -> list[Scalar]:
@@ -273,7 +279,9 @@ class BodyBuilder:
             values.insert(0, condition)
         return values
 
-    def include(self, body: Body, reads: Sequence[Scalar | None], indices: Sequence[Scalar | None] = ()) -> list[Scalar]:
+    def include(
+        self, body: Body, reads: Sequence[Scalar | None], indices: Sequence[Scalar | None] = ()
+    ) -> list[Scalar]:
         """The values of another body's instructions, written here with its reads and indices replaced.
 
         A read or index without replacement (None, or beyond the sequence) keeps its number.
@@ -289,8 +297,8 @@ class BodyBuilder:
         return values
 
     def finish(self, result: Scalar) -> Body:
-        """The body that computes ``result``: what it needs, each instruction after its operands, in the order in which they
-        are met from the result on, so that equal computations are equal bodies however they were written."""
+        """The body that computes ``result``: what it needs, each instruction after its operands, in the order in which
+        they are met from the result on, so that equal computations are equal bodies however they were written."""
         moved: dict[int, int] = {}
         kept: list[Instr] = []
         stack = [result.position]

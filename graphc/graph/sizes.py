@@ -62,9 +62,7 @@ class Size:
     def __mul__(self, other: SizeLike) -> SizeLike:
         if not isinstance(other, (int, Size)):
             return NotImplemented
-        return _from_terms(
-            tuple((_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other))
-        )
+        return _from_terms(tuple((_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other)))
 
     __rmul__ = __mul__
 

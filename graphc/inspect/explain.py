@@ -1,4 +1,5 @@
-"""The chain rule as a ledger: for every node its formula, and for each of its consumers upstream, local, product, and the sum.
+"""The chain rule as a ledger: for every node its formula, and for each of its consumers upstream, local, product, and
+the sum.
 
 The ledger is the one that the differentiator itself wrote while it built the backward graph; nothing is derived twice.
 """
@@ -10,17 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from graphc.diff.reverse import Backward, Row, Term
+from graphc.diff.derivatives import one
+from graphc.diff.reverse import Backward, Row, Term, backward
+from graphc.dsl.build import build
+from graphc.dsl.tensor import Tensor, fail, given_values
+from graphc.errors import NotDifferentiable
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Array, Graph, Node
 from graphc.graph.show import formula_text, type_text
+from graphc.reference import evaluate
+from graphc.rewrite.phases import PHASES, Rewritten, run
 from graphc.rewrite.solve import solve
 
 
 @dataclass(frozen=True, slots=True)
 class TermText:
-    """One consumer's part of a row, as text: who reads, its cotangent (upstream), the local derivative, their product."""
+    """One consumer's part of a row, as text: who reads, its cotangent (upstream), the local derivative, their
+    product.
+    """
 
     consumer: str
     upstream: str
@@ -30,8 +40,8 @@ class TermText:
 
 @dataclass(frozen=True, slots=True)
 class RowText:
-    """One node of the ledger, as text. became: the node that took its cotangent's place after rewriting, or why there is
-    none; numbers: range and norm of value and cotangent where values were given."""
+    """One node of the ledger, as text. became: the node that took its cotangent's place after rewriting, or why there
+    is none; numbers: range and norm of value and cotangent where values were given."""
 
     name: str
     type: str
@@ -54,6 +64,45 @@ class Explanation:
         return "\n\n".join(_row_text(row) for row in self.rows) + "\n"
 
     __repr__ = __str__
+
+
+def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:
+    """The chain rule from a scalar loss back to every floating leaf, one row a node.
+
+    values: arrays for the inputs by name (weights not given have their initial values); rows then hold live numbers, by
+    the reference evaluator.
+
+    Raises: NotDifferentiable for a loss that is no floating scalar; what ``Tensor.eval`` raises for values.
+
+    >>> import graphc as gc
+    >>> x = gc.input("x", (3,))
+    >>> print(gc.explain(gc.sum(x * x)).rows[-1].terms[0].product)
+    d_x = d_multiply[i] * x[i] + d_multiply[i] * x[i]
+    """
+    if loss.shape != () or loss.dtype.kind != "f":
+        fail(NotDifferentiable(f"explain: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar"))
+    built = build({"loss": loss})
+    graph, node = built.graph, built.node[loss]
+    wanted = [
+        built.node[leaf] for leaf in built.leaves.values() if leaf.dtype.kind == "f" and leaf.kind in ("param", "input")
+    ]
+    found = backward(graph, {node: one(graph, loss.dtype.name)}, wanted)
+    totals = [row.total for row in found.ledger]
+    graph.outputs = {"loss": node, **{f"{k}": total for k, total in enumerate(totals)}}
+    graph.updates = {}
+    made = run(graph, PHASES)
+    became = {total: _became(made, total) for total in totals}
+    if values is None:
+        return explained(graph, found, None, became)
+    rows = [row.node for row in found.ledger]
+    return explained(graph, found, evaluate(graph, given_values(built, values), [*rows, *totals]), became)
+
+
+def _became(made: Rewritten, node: Node) -> str:
+    new = made.replaced.get(node)
+    if isinstance(new, Node):
+        return f"%{new.number} of the rewritten graph"
+    return str(new) if new else ""
 
 
 def explained(
@@ -125,7 +174,9 @@ def _row(graph: Graph, row: Row, names: Mapping[Node, str], became: str, numbers
 
 
 def _term(term: Term, names: Mapping[Node, str]) -> TermText:
-    local = tuple(named_formula(f, inputs, names) for f, inputs in term.local) or (f"{term.consumer.kind}, the other way",)
+    local = tuple(named_formula(f, inputs, names) for f, inputs in term.local) or (
+        f"{term.consumer.kind}, the other way",
+    )
     product = _inline(term.product, names)
     return TermText(names[term.consumer], names[term.upstream], local, f"{names[term.product]} = {product}")
 

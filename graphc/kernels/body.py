@@ -54,7 +54,8 @@ class Address:
     def conditions(self, guards: Sequence[Guard], operands: Sequence[Node]) -> tuple[Condition, ...]:
         """Guards at loop level."""
         return tuple(
-            Condition(g.kind, g.expr, g.divisor, None if g.data is None else self.element(g.data, operands)) for g in guards
+            Condition(g.kind, g.expr, g.divisor, None if g.data is None else self.element(g.data, operands))
+            for g in guards
         )
 
 

@@ -11,17 +11,43 @@ from graphc.kernels.form import Kernel, Nest, Program
 
 # Additions that one evaluation costs, all lanes together: measured on vector maths of this package, rounded.
 _HEAVY = 16
-_LIGHT = frozenset(("add", "sub", "mul", "neg", "abs", "maximum", "minimum", "where", "equal", "not_equal", "less", "less_equal",
-                    "logical_and", "logical_or", "logical_xor", "logical_not", "cast", "isnan", "isinf", "isfinite", "sign"))
+_LIGHT = frozenset(
+    (
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "where",
+        "equal",
+        "not_equal",
+        "less",
+        "less_equal",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+        "cast",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "sign",
+    )
+)
 _FREE = frozenset(("const", "size", "index", "acc", "read"))
 
-# Picoseconds: of one operation in a vector loop, of one multiply-add in a register tile, of one byte moved, of a kernel's call.
+# Picoseconds: of one operation in a vector loop, of one multiply-add in a register tile, of one byte moved, of a
+# kernel's call.
 _OPERATION_PS, _TILE_PS, _BYTE_PS, _CALL_PS = 60, 20, 15, 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCost:
-    """One kernel: its floating and integer operations, the bytes of all buffers it names once each, and predicted time."""
+    """One kernel: its floating and integer operations, the bytes of all buffers it names once each, and predicted
+    time.
+    """
 
     name: str
     nodes: tuple[int, ...]
@@ -64,7 +90,12 @@ class Cost:
         rows += [(r.name, shown(r.operations), shown(r.n_bytes), shown(r.picoseconds)) for r in self.kernels]
         rows.append(("all", shown(self.operations), "", shown(self.picoseconds)))
         widths = [max(len(row[c]) for row in rows) for c in range(4)]
-        lines = ["  ".join(cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))) for r in rows]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))
+            )
+            for r in rows
+        ]
         lines.append(f"arena {shown(self.arena_bytes)} bytes, weights and states {shown(self.persistent_bytes)} bytes")
         return "\n".join(line.rstrip() for line in lines)
 

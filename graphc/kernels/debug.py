@@ -1,4 +1,6 @@
-"""``debug=True``: after every kernel, a check that what it wrote is finite, naming the node, its formula and source line."""
+"""``debug=True``: after every kernel, a check that what it wrote is finite, naming the node, its formula and source
+line.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def with_finite_checks(program: Program, graph: Graph) -> Program:
 
 def _described(program: Program, nest: Nest, buffer: int, graph: Graph) -> tuple[str, str]:
     operands = ", ".join(program.buffers[k].name.split(".")[0] for k in nest.reads()) or "nothing"
-    origins = [o for number in nest.nodes if number < len(graph.nodes) for o in graph.origins.get(graph.nodes[number], ())]
+    origins = [
+        o for number in nest.nodes if number < len(graph.nodes) for o in graph.origins.get(graph.nodes[number], ())
+    ]
     site = next((str(o.site) for o in origins if o.site), "")
     ops = ", ".join(dict.fromkeys(o.op for o in origins if o.op)) or "a derived value"
     name = program.buffers[buffer].name.split(".")[0]

@@ -90,13 +90,16 @@ class Access:
         if self.flat.stride(variable) != 0 or any(d.at.stride(variable) != 0 for d in self.data):
             return True
         return any(
-            g.expr.coefficient(variable) or (g.data is not None and g.data[1].stride(variable) != 0) for g in self.guards
+            g.expr.coefficient(variable) or (g.data is not None and g.data[1].stride(variable) != 0)
+            for g in self.guards
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A scalar program: instructions in order. ``read`` names a load of the nest, ``acc`` (attr r) a reduction's result."""
+    """A scalar program: instructions in order. ``read`` names a load of the nest, ``acc`` (attr r) a reduction's
+    result.
+    """
 
     instrs: tuple[Instr, ...] = ()
 
@@ -112,8 +115,8 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """``access = value`` (a position in the post program); with ``add`` the element is added to instead. Nothing is stored
-    where a guard of the access fails. All loads of a point come before its stores."""
+    """``access = value`` (a position in the post program); with ``add`` the element is added to instead. Nothing is
+    stored where a guard of the access fails. All loads of a point come before its stores."""
 
     access: Access
     value: int
@@ -174,7 +177,9 @@ class Nest:
 
 @dataclass(frozen=True, slots=True)
 class IndexCheck:
-    """Fails unless ``0 <= element < bound`` for every element of an integer buffer. number: the check's in the layout."""
+    """Fails unless ``0 <= element < bound`` for every element of an integer buffer. number: the check's in the
+    layout.
+    """
 
     name: str
     buffer: int

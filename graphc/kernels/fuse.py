@@ -21,14 +21,37 @@ GROUP_LIMIT = 120  # instructions in one nest, which keeps its function under 50
 HEAVY = 12  # what vector maths counts for beside an addition
 # Instructions that cost about one addition; all others are worth a buffer rather than a second evaluation.
 CHEAP = frozenset(
-    ("read", "const", "index", "size", "cast", "add", "sub", "mul", "neg", "abs", "maximum", "minimum", "where", "equal",
-     "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not")
+    (
+        "read",
+        "const",
+        "index",
+        "size",
+        "cast",
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "where",
+        "equal",
+        "not_equal",
+        "less",
+        "less_equal",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+    )
 )
 
 
 @dataclass(slots=True)
 class Group:
-    """Nodes computed in one nest. root: the reduction, product or scatter that starts it, or None; maps: elementwise."""
+    """Nodes computed in one nest. root: the reduction, product or scatter that starts it, or None; maps:
+    elementwise.
+    """
 
     number: int
     root: Node | None

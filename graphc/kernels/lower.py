@@ -7,20 +7,20 @@ would close a cycle, the new value gets a buffer of its own and is copied at the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula, Read, always, data_indices, plain
 from graphc.graph.graph import ConstValue, Graph, Node, copy_node, rebuild
-from graphc.graph.scalar import BodyBuilder, Scalar, trace
+from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
 from graphc.graph.sizes import SizeLike, names
 from graphc.kernels.body import Address, NestBody
 from graphc.kernels.form import (
     Access,
     Buffer,
     Code,
+    Condition,
     Flat,
     IndexCheck,
     Kernel,
@@ -49,7 +49,9 @@ class Copy:
 
 @dataclass(slots=True)
 class Lowering:
-    """The state of one lowering. in_place: kept node -> the leaves that its nest writes. stored: nodes that have a buffer."""
+    """The state of one lowering. in_place: kept node -> the leaves that its nest writes. stored: nodes that have a
+    buffer.
+    """
 
     graph: Graph
     nodes: list[Node]
@@ -83,8 +85,8 @@ def lower(graph: Graph) -> Program:
 
 
 def _with_own_nodes(graph: Graph) -> Graph:
-    """The graph with a copy in the place of an output or new value that is no formula (a leaf, a relabelling): each then
-    has a node of its own to be stored from, which takes part in everything else as any node does."""
+    """The graph with a copy in the place of an output or new value that is no formula (a leaf, a relabelling): each
+    then has a node of its own to be stored from, which takes part in everything else as any node does."""
 
     def own(node: Node) -> Node:
         if node.kind == "formula":
@@ -136,7 +138,11 @@ def _place_updates(work: Lowering) -> None:
         found = readers.get(target, {})
         others = [number for number in found if number != group.number]
         scatters = group.root is not None and not group.root.formula.is_plain()
-        if found.get(group.number, True) and not scatters and not any(work.plan.reaches(group.number, n) for n in others):
+        if (
+            found.get(group.number, True)
+            and not scatters
+            and not any(work.plan.reaches(group.number, n) for n in others)
+        ):
             group.before.update(others)
             work.in_place.setdefault(value, []).append(target)
         else:
@@ -173,7 +179,7 @@ def _code(builder: BodyBuilder, results: list[Scalar]) -> tuple[Code, list[int]]
         if needed[position]:
             for arg in builder.instrs[position].args:
                 needed[arg] = True
-    kept = []
+    kept: list[Instr] = []
     for position, instr in enumerate(builder.instrs):
         if needed[position]:
             moved[position] = len(kept)
@@ -194,7 +200,7 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     body = NestBody(address, work.plan.kept, extents, accesses)
     post = NestBody(address, work.plan.kept, shape, accesses)
     reductions: tuple[Reduction, ...] = ()
-    guards = ()
+    guards: tuple[Condition, ...] = ()
     code = Code()
     if root is not None:
         result = body.point(root)
@@ -229,11 +235,17 @@ def _plain_terms(node: Node) -> tuple[tuple[int, SizeLike], ...]:
 
 def _used_loads(nest: Nest) -> Nest:
     """The nest without loads that neither program names."""
-    used = sorted({i.attr for c in (nest.body, nest.post) for i in c.instrs if i.op == "read" and isinstance(i.attr, int)})
+    used = sorted(
+        {i.attr for c in (nest.body, nest.post) for i in c.instrs if i.op == "read" and isinstance(i.attr, int)}
+    )
     number = {old: new for new, old in enumerate(used)}
 
     def code(c: Code) -> Code:
-        return Code(tuple(replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs))
+        return Code(
+            tuple(
+                replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs
+            )
+        )
 
     return replace(nest, loads=tuple(nest.loads[k] for k in used), body=code(nest.body), post=code(nest.post))
 
@@ -247,7 +259,9 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
     zero, (position,) = _code(builder, [builder.const(0, root.dtype)])
     whole = Access(target, Flat(0, ((0, 1),)))
     size = work.buffers[target].size
-    fill = Nest(f"{name}_zero", (size,), 1, (), Code(), (), zero, (Store(whole, position),), Schedule((0,)), (), (root.number,))
+    fill = Nest(
+        f"{name}_zero", (size,), 1, (), Code(), (), zero, (Store(whole, position),), Schedule((0,)), (), (root.number,)
+    )
     accesses: list[Access] = []
     post = NestBody(address, work.plan.kept, formula.extents, accesses)
     value = post.point(root, formula.guards)
@@ -255,7 +269,19 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
     guards = tuple(g for g in formula.guards if not always(g, formula.extents))
     store = Store(address.access(root, formula.write, guards, root.inputs), position, add=True)
     n = len(formula.extents)
-    nest = Nest(name, formula.extents, n, tuple(accesses), Code(), (), code, (store,), Schedule(tuple(range(n))), (), (root.number,))
+    nest = Nest(
+        name,
+        formula.extents,
+        n,
+        tuple(accesses),
+        Code(),
+        (),
+        code,
+        (store,),
+        Schedule(tuple(range(n))),
+        (),
+        (root.number,),
+    )
     return [schedule(fill, False), schedule(_used_loads(nest), False)]
 
 
@@ -265,58 +291,69 @@ def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:
     flat = Flat(0, _plain_terms(copy.value))
     n = len(copy.value.shape)
     source, target = Access(work.buffer(copy.value), flat), Access(work.buffer(copy.target), flat)
-    nest = Nest(f"copy{number}", copy.value.shape, n, (source,), Code(), (), code, (Store(target, position),), Schedule(tuple(range(n))),
-                (), (copy.value.number,))
+    nest = Nest(
+        f"copy{number}",
+        copy.value.shape,
+        n,
+        (source,),
+        Code(),
+        (),
+        code,
+        (Store(target, position),),
+        Schedule(tuple(range(n))),
+        (),
+        (copy.value.number,),
+    )
     return schedule(nest, False)
 
 
 def _ordered(work: Lowering) -> list[Kernel]:
-    """The kernels, each after what it needs; among those that may run, the one declared first."""
-    items: list[tuple[int, Callable[[], list[Kernel]]]] = []
-    before: list[set[int]] = []
-    for group in work.plan.groups:
-        items.append((group.number, lambda g=group: list(_nests(work, g))))  # type: ignore[misc]
-        before.append(set(group.before))
+    """The kernels, each after what it needs; among those that may run, the one declared first, and checks at once."""
+    groups = work.plan.groups
+    kernels: list[list[Kernel]] = [list(_nests(work, group)) for group in groups]
+    before: list[set[int]] = [set(group.before) for group in groups]
+    rank = [group.number for group in groups]
     for number, copy in enumerate(work.copies):
-        items.append((len(items), lambda k=number, c=copy: [_copy_nest(work, k, c)]))  # type: ignore[misc]
+        rank.append(len(kernels))
+        kernels.append([_copy_nest(work, number, copy)])
         before.append(set(copy.before))
-    n_writing = len(items)
+    writing = [k for k, group in enumerate(groups) if any(work.in_place.get(m) for m in group.nodes)]
+    writing += range(len(groups), len(kernels))
+    uses = [set().union(*(_index_uses(m, work.plan.kept) for m in group.nodes)) for group in groups]
     for number, (node, bound, user) in enumerate(_indices(work)):
-        check = _check(work, number, node, bound, user)
-        place = len(items)
-        items.append((-1, lambda c=check: [c]))  # type: ignore[misc]
+        place = len(kernels)
+        rank.append(-1)
+        kernels.append([_check(work, number, node, bound, user)])
         source = work.plan.group_of.get(base(node))
         before.append({source.number} if source else set())
-        for group in work.plan.groups:
-            if any((node, bound) in _index_uses(member, work.plan.kept) for member in group.nodes):
-                before[group.number].add(place)
-        for item in range(n_writing):
-            if item >= len(work.plan.groups) or any(work.in_place.get(m) for m in work.plan.groups[item].nodes):
-                before[item].add(place)
-    return _sorted(items, before)
+        for k in writing:
+            before[k].add(place)
+        for k, used in enumerate(uses):
+            if (node, bound) in used:
+                before[k].add(place)
+    return [kernel for item in _sorted(rank, before) for kernel in kernels[item]]
 
 
-def _sorted(items: list[tuple[int, Callable[[], list[Kernel]]]], before: list[set[int]]) -> list[Kernel]:
-    after: list[list[int]] = [[] for _ in items]
+def _sorted(rank: list[int], before: list[set[int]]) -> list[int]:
+    """The items in an order that keeps each after those ``before`` it; among those that may come, the lowest rank first."""
+    after: list[list[int]] = [[] for _ in rank]
     missing = [len(b) for b in before]
     for item, earlier in enumerate(before):
-        for e in earlier:
+        for e in sorted(earlier):
             after[e].append(item)
-    ready = [(items[k][0], k) for k, count in enumerate(missing) if count == 0]
+    ready = [(rank[k], k) for k, count in enumerate(missing) if count == 0]
     heapify(ready)
-    kernels: list[Kernel] = []
-    done = 0
+    order: list[int] = []
     while ready:
         _, item = heappop(ready)
-        kernels.extend(items[item][1]())
-        done += 1
+        order.append(item)
         for later in after[item]:
             missing[later] -= 1
             if missing[later] == 0:
-                heappush(ready, (items[later][0], later))
-    if done < len(items):
+                heappush(ready, (rank[later], later))
+    if len(order) < len(rank):
         raise InternalError("lower: the groups' order closes a cycle")
-    return kernels
+    return order
 
 
 def _index_uses(node: Node, kept: set[Node]) -> set[tuple[Node, SizeLike]]:
@@ -335,5 +372,6 @@ def _check(work: Lowering, number: int, node: Node, bound: SizeLike, user: Node)
     origin = next((o for o in work.graph.origins.get(user, ()) if o.op), None)
     name = origin.op if origin else "index"
     source = str(origin.site) if origin and origin.site else ""
-    message = f"{name}: index {{value}} at position {{position}} of {work.graph.name(node) or 'the index'} given; needs 0 <= index < {{bound}}"
+    given = work.graph.name(node) or "the index"
+    message = f"{name}: index {{value}} at position {{position}} of {given} given; needs 0 <= index < {{bound}}"
     return IndexCheck(f"check{number}", work.buffer(node), bound, number, message, source, (user.number,))

@@ -16,7 +16,9 @@ ALIGNMENT_BYTES = 64
 
 
 def place(program: Program) -> Program:
-    """The program with a slot for every buffer of role temp or output. Outputs live to the end and share with nothing after."""
+    """The program with a slot for every buffer of role temp or output. Outputs live to the end and share with nothing
+    after.
+    """
     born, dies = lives(program)
     slots: list[SizeLike] = []
     free_from: list[int] = []
@@ -37,7 +39,9 @@ def place(program: Program) -> Program:
 
 
 def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
-    """For each buffer in the arena the first kernel that writes it and the last that names it (the end, for outputs)."""
+    """For each buffer in the arena the first kernel that writes it and the last that names it (the end, for
+    outputs).
+    """
     born: dict[int, int] = {}
     dies: dict[int, int] = {}
     for position, kernel in enumerate(program.kernels):
@@ -53,7 +57,9 @@ def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def _fitting(slots: list[SizeLike], free_from: list[int], when: int, size: SizeLike) -> int:
-    """The free slot that wastes least: the smallest that holds ``size``, else the largest that may grow to it; -1 for none."""
+    """The free slot that wastes least: the smallest that holds ``size``, else the largest that may grow to it; -1 for
+    none.
+    """
     holds = [s for s in range(len(slots)) if free_from[s] <= when and at_most(size, slots[s])]
     if holds:
         best = holds[0]

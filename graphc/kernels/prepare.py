@@ -1,8 +1,8 @@
 """The graph made ready for loops: formulas solved, markers removed, views composed, products given a layout.
 
 After this every formula is in the form that lowering takes: a gather (plain write map) or a scatter. A node that merely
-reads another (a transpose, a slice, a broadcast) is composed into its readers. An operand of a product whose vector axis
-would be strided is copied once into the layout that the product wants.
+reads another (a transpose, a slice, a broadcast) is composed into its readers. An operand of a product whose vector
+axis would be strided is copied once into the layout that the product wants.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ MARK = "copy"  # a formula node with this origin rule is a layout copy, which is
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A sum of products of two reads as a matrix product: out axes ``row`` (of read ``left``) and ``column`` (of ``right``)."""
+    """A sum of products of two reads as a matrix product: out axes ``row`` (of read ``left``) and ``column`` (of
+    ``right``).
+    """
 
     left: int
     right: int
@@ -74,18 +76,31 @@ def _logsumexp(graph: Graph, formula: Formula, inputs: tuple[Node, ...]) -> Node
     dtype = formula.dtype
     peak = graph.formula(replace(formula, combine="max"), inputs)
     shift = graph.formula(
-        Formula(formula.shape, index, formula.shape, (Read(0, index),),
-                trace(lambda m: sym.where(sym.isfinite(m), m, 0.0), [dtype])), (peak,)
+        Formula(
+            formula.shape,
+            index,
+            formula.shape,
+            (Read(0, index),),
+            trace(lambda m: sym.where(sym.isfinite(m), m, 0.0), [dtype]),
+        ),
+        (peak,),
     )
     builder = BodyBuilder()
     value = builder.include(formula.body, ())[-1]
     shifted = value - builder.read(len(formula.reads), dtype)
     total = graph.formula(
-        replace(formula, combine="sum", reads=formula.reads + (Read(len(inputs), index),), body=builder.finish(sym.exp(shifted))),
+        replace(
+            formula,
+            combine="sum",
+            reads=formula.reads + (Read(len(inputs), index),),
+            body=builder.finish(sym.exp(shifted)),
+        ),
         inputs + (shift,),
     )
     body = trace(lambda s, m: sym.log(s) + m, [dtype, dtype])
-    return graph.formula(Formula(formula.shape, index, formula.shape, (Read(0, index), Read(1, index)), body), (total, shift))
+    return graph.formula(
+        Formula(formula.shape, index, formula.shape, (Read(0, index), Read(1, index)), body), (total, shift)
+    )
 
 
 def is_view(node: Node) -> bool:
@@ -102,7 +117,9 @@ def is_layout(graph: Graph, node: Node) -> bool:
 
 
 def _composed(graph: Graph, node: Node, inputs: tuple[Node, ...], single: set[Node]) -> Node:
-    """``node`` over new inputs, with reads of views replaced by reads of what they view. single: old nodes of one reader."""
+    """``node`` over new inputs, with reads of views replaced by reads of what they view. single: old nodes of one
+    reader.
+    """
     if node.kind != "formula":
         return copy_node(graph, node, inputs)
     formula = node.formula
@@ -152,7 +169,9 @@ def _picked(formula: Formula, number: int, operands: list[Node]) -> Formula:
 
 
 def compose(read: Read, view: Node, operands: list[Node]) -> Read | None:
-    """``read`` of ``view`` as a read of what it views; new operands are appended. None where index maps do not compose."""
+    """``read`` of ``view`` as a read of what it views; new operands are appended. None where index maps do not
+    compose.
+    """
     f = view.formula
     inner = f.reads[0]
     found = compose_indices(read.index, inner, f.guards, view, operands)
@@ -165,7 +184,9 @@ def compose(read: Read, view: Node, operands: list[Node]) -> Read | None:
 def compose_indices(
     index: tuple[Index, ...], inner: Read, guards: tuple[Guard, ...], view: Node, operands: list[Node]
 ) -> tuple[Read, tuple[Guard, ...]] | None:
-    """``inner`` (a read of ``view``'s formula, with that formula's guards) where the view itself is read at ``index``."""
+    """``inner`` (a read of ``view``'s formula, with that formula's guards) where the view itself is read at
+    ``index``.
+    """
     data_axes = {v for v, i in enumerate(index) if isinstance(i, FromData)}
     table: list[Affine | None] = [i if isinstance(i, Affine) else None for i in index]
 
@@ -178,7 +199,9 @@ def compose_indices(
         return len(operands) - 1
 
     def moved_guard(guard: Guard) -> Guard | None:
-        terms = [v for v, _ in guard.expr.terms] + [v for i in (guard.data.index if guard.data else ()) for v, _ in i.terms]
+        terms = [v for v, _ in guard.expr.terms] + [
+            v for i in (guard.data.index if guard.data else ()) for v, _ in i.terms
+        ]
         if any(v in data_axes for v in terms):
             return None
         moved = substitute_guard(guard, table)
@@ -226,7 +249,9 @@ def drop_unused(formula: Formula, operands: Sequence[Node]) -> tuple[Formula, tu
     if len(reads) < len(moved.reads):
         builder = BodyBuilder()
         nodes = list(order)
-        replaced: list[Scalar | None] = [builder.read(table[k], nodes[r.operand].dtype) for k, r in enumerate(moved.reads)]
+        replaced: list[Scalar | None] = [
+            builder.read(table[k], nodes[r.operand].dtype) for k, r in enumerate(moved.reads)
+        ]
         body = builder.finish(builder.include(moved.body, replaced)[-1])
         moved = replace(moved, reads=tuple(reads), body=body)
     return moved, tuple(order)
@@ -245,14 +270,19 @@ def in_bounds(read: Read, shape: Sequence[SizeLike], extents: tuple[SizeLike, ..
 def product_of(formula: Formula) -> Product | None:
     """The matrix product that a formula is, or None.
 
-    A sum whose body multiplies two different reads, each with an axis of the result that the other lacks; ``column`` is the
-    result's last such axis, and the read that has it is ``right``.
+    A sum whose body multiplies two different reads, each with an axis of the result that the other lacks; ``column`` is
+    the result's last such axis, and the read that has it is ``right``.
     """
     if formula.combine != "sum" or not formula.is_plain() or not formula.reduced():
         return None
     last = formula.body.result
     instrs = formula.body.instrs
-    if len(instrs) != 3 or last.op != "mul" or any(instrs[a].op != "read" for a in last.args) or last.args[0] == last.args[1]:
+    if (
+        len(instrs) != 3
+        or last.op != "mul"
+        or any(instrs[a].op != "read" for a in last.args)
+        or last.args[0] == last.args[1]
+    ):
         return None
     names = [set(_variables(formula.reads[k])) for k in (0, 1)]
     shared = names[0] & names[1]
@@ -290,12 +320,16 @@ def _laid_out(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         table[v] = var(k)
     extents = tuple(formula.extents[v] for v in axes)
     index = tuple(
-        substitute(i, table) if isinstance(i, Affine) else replace(i, index=tuple(substitute(a, table) for a in i.index))
+        substitute(i, table)
+        if isinstance(i, Affine)
+        else replace(i, index=tuple(substitute(a, table) for a in i.index))
         for i in read.index
     )
     source = inputs[read.operand]
     body = trace(lambda x: x, [source.dtype])
-    copied, operands = drop_unused(Formula(extents, plain(len(axes)), extents, (replace(read, index=index),), body), inputs)
+    copied, operands = drop_unused(
+        Formula(extents, plain(len(axes)), extents, (replace(read, index=index),), body), inputs
+    )
     layout = graph.formula(copied, operands, [Origin(rule=MARK)])
     reads = list(formula.reads)
     reads[product.right] = Read(len(inputs), tuple(var(v) for v in axes))

@@ -37,15 +37,17 @@ def nominal(size: SizeLike) -> int:
 def _cost(nest: Nest, variable: int) -> float:
     """What one output point costs, in register operations, with ``variable`` in vector registers.
 
-    A strided access costs what a register full of single ones does, an unmoved one next to nothing; a register that is not
-    filled costs as a full one; partial results of a reduced variable are joined, and what follows them runs alone.
+    A strided access costs what a register full of single ones does, an unmoved one next to nothing; a register that is
+    not filled costs as a full one; partial results of a reduced variable are joined, and what follows them runs alone.
     """
     lanes = 16
     extent = nominal(nest.extents[variable])
     share = -(-extent // lanes) / extent  # registers for one point
     inside = {i.attr for i in nest.body.instrs if i.op == "read"}
     turns = min(nominal(product(tuple(nest.extents[v] for v in nest.reduced))), NOMINAL) if nest.reductions else 0
-    body = len(nest.body.instrs) + sum(_access_cost(a, variable, lanes) for k, a in enumerate(nest.loads) if k in inside)
+    body = len(nest.body.instrs) + sum(
+        _access_cost(a, variable, lanes) for k, a in enumerate(nest.loads) if k in inside
+    )
     outer = [a for k, a in enumerate(nest.loads) if k not in inside] + [s.access for s in nest.stores]
     if variable >= nest.n_out:
         return turns * share * body + 8 * len(nest.reductions) + len(nest.post.instrs) + len(outer)
@@ -67,13 +69,17 @@ def _adds_in_vector(nest: Nest) -> bool:
     """Whether every adding store has the last variable at stride 1, outside its indices from data."""
     last = nest.n_out - 1
     return last >= 0 and all(
-        s.access.flat.stride(last) == 1 and not any(d.at.stride(last) != 0 for d in s.access.data) for s in nest.stores if s.add
+        s.access.flat.stride(last) == 1 and not any(d.at.stride(last) != 0 for d in s.access.data)
+        for s in nest.stores
+        if s.add
     )
 
 
 def _tile(nest: Nest) -> Schedule:
     """A register tile: at most 24 accumulators, the result's last own axis in vectors, the other operand's in rows."""
-    column = next(v for v in reversed(range(nest.n_out)) if any(a.flat.stride(v) == 1 for a in nest.loads[:2]) or v == 0)
+    column = next(
+        v for v in reversed(range(nest.n_out)) if any(a.flat.stride(v) == 1 for a in nest.loads[:2]) or v == 0
+    )
     left = next((a for a in nest.loads[:2] if not a.moves_with(column)), nest.loads[0])
     rows = [v for v in range(nest.n_out) if v != column and left.moves_with(v)]
     rows = [v for v in rows if not all(a.moves_with(v) for a in nest.loads[:2])] or rows
@@ -137,14 +143,21 @@ def _merge(nest: Nest, first: int) -> Nest:
             flat=flat(a.flat),
             data=tuple(replace(d, at=flat(d.at)) for d in a.data),
             guards=tuple(
-                replace(g, expr=Affine(g.expr.const, tuple((moved(v), c) for v, c in g.expr.terms)),
-                        data=None if g.data is None else (g.data[0], flat(g.data[1])))
+                replace(
+                    g,
+                    expr=Affine(g.expr.const, tuple((moved(v), c) for v, c in g.expr.terms)),
+                    data=None if g.data is None else (g.data[0], flat(g.data[1])),
+                )
                 for g in a.guards
             ),
         )
 
     def code(c: Code) -> Code:
-        return Code(tuple(replace(i, attr=moved(i.attr)) if i.op == "index" and isinstance(i.attr, int) else i for i in c.instrs))
+        return Code(
+            tuple(
+                replace(i, attr=moved(i.attr)) if i.op == "index" and isinstance(i.attr, int) else i for i in c.instrs
+            )
+        )
 
     extents: Shape = nest.extents[:first] + (nest.extents[first] * nest.extents[first + 1],) + nest.extents[first + 2 :]
     return replace(

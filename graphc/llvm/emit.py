@@ -92,7 +92,11 @@ def _sizes(nest: Nest) -> list[Size]:
     for instr in (*nest.body.instrs, *nest.post.instrs):
         if isinstance(instr.attr, Size):
             note(instr.attr)
-    guards = [*nest.guards, *(g for a in nest.loads for g in a.guards), *(g for s in nest.stores for g in s.access.guards)]
+    guards = [
+        *nest.guards,
+        *(g for a in nest.loads for g in a.guards),
+        *(g for s in nest.stores for g in s.access.guards),
+    ]
     for guard in guards:
         note(guard.expr.const)
     return list(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
@@ -42,7 +43,9 @@ class Env:
 class NestWriter:
     """Writes one nest into a function whose pointers and sizes are at hand."""
 
-    def __init__(self, w: Writer, nest: Nest, buffers: Sequence[Buffer], pointers: dict[int, Value], sizes: Sizes) -> None:
+    def __init__(
+        self, w: Writer, nest: Nest, buffers: Sequence[Buffer], pointers: dict[int, Value], sizes: Sizes
+    ) -> None:
         self.w = w
         self.nest = nest
         self.buffers = buffers
@@ -62,7 +65,9 @@ class NestWriter:
     # Dependence
 
     def _dependence(self, code: Code) -> list[frozenset[int]]:
-        """For each instruction the variables that its value depends on; a reduction's result on the output variables."""
+        """For each instruction the variables that its value depends on; a reduction's result on the output
+        variables.
+        """
         found: list[frozenset[int]] = []
         outer = frozenset(range(self.nest.n_out))
         for instr in code.instrs:
@@ -272,7 +277,12 @@ class NestWriter:
             return w.maximum(a, b)
         if combine == "min":
             return w.minimum(a, b)
-        floats, integers = {"sum": ("fadd", "add"), "prod": ("fmul", "mul"), "any": ("or", "or"), "all": ("and", "and")}[combine]
+        floats, integers = {
+            "sum": ("fadd", "add"),
+            "prod": ("fmul", "mul"),
+            "any": ("or", "or"),
+            "all": ("and", "and"),
+        }[combine]
         return w.op(floats if is_float(a) else integers, a, b)
 
     def _better(self, reduction: Reduction, best: Value, at: Value, env: Env) -> list[Value]:
@@ -303,7 +313,7 @@ class NestWriter:
             value = accumulators[at]
             at += 1
             if lanes(value.type) and self.vector in self.nest.reduced:
-                value = self.w.reduce(lambda a, b, c=reduction.combine: self.join(c, a, b), value)
+                value = self.w.reduce(partial(self.join, reduction.combine), value)
             results.append(value)
         return results
 
@@ -332,7 +342,9 @@ class NestWriter:
             if self.bound_of(guard) != variable:
                 continue
             sign = guard.expr.coefficient(variable)
-            rest = self.affine_scalar(replace(guard.expr, terms=tuple(t for t in guard.expr.terms if t[0] != variable)), env)
+            rest = self.affine_scalar(
+                replace(guard.expr, terms=tuple(t for t in guard.expr.terms if t[0] != variable)), env
+            )
             if sign > 0:  # v >= -rest
                 start = w.intrinsic("llvm.smax", I64, [start, w.sub(const(I64, 0), rest)])
             else:  # v <= rest
@@ -359,7 +371,9 @@ class NestWriter:
         return self.w.mul(value, self.sizes.value(by))
 
     def condition(self, guards: Sequence[Condition], env: Env, wide: int) -> Value | None:
-        """Whether all guards hold: an i1, or a mask where a guard depends on the vector variable. None for no guards."""
+        """Whether all guards hold: an i1, or a mask where a guard depends on the vector variable. None for no
+        guards.
+        """
         w = self.w
         result: Value | None = None
         for guard in guards:
@@ -381,7 +395,11 @@ class NestWriter:
             if result is None:
                 result = holds
             else:
-                a, b = (self.widened(result), self.widened(holds)) if lanes(result.type) or lanes(holds.type) else (result, holds)
+                a, b = (
+                    (self.widened(result), self.widened(holds))
+                    if lanes(result.type) or lanes(holds.type)
+                    else (result, holds)
+                )
                 result = w.and_(a, b)
         return result
 
@@ -464,7 +482,9 @@ class NestWriter:
         return emit_cast(self.w, value, dtype, DTYPES["int64"])
 
     def load(self, access: Access, env: Env) -> Value:
-        """The element of an access, or a vector of them where it moves with the vector variable; 0 outside its guards."""
+        """The element of an access, or a vector of them where it moves with the vector variable; 0 outside its
+        guards.
+        """
         w = self.w
         dtype = self.buffers[access.buffer].dtype
         pointer = self.pointers[access.buffer]
@@ -544,10 +564,13 @@ class NestWriter:
             return
         address = w.gep(pointer, start, kind)
         if add:
-            old = w.load(value.type, address) if mask is None else w.masked_load(value.type, address, mask, const(value.type, 0))
+            old = (
+                w.load(value.type, address)
+                if mask is None
+                else w.masked_load(value.type, address, mask, const(value.type, 0))
+            )
             value = self.join("sum", old, value)
         if mask is None:
             w.store(value, address)
         else:
             w.masked_store(value, address, mask)
-

@@ -150,7 +150,9 @@ def emit_primitive(w: Writer, name: str, args: Sequence[Value]) -> Value:
 
 
 def emit_cast(w: Writer, v: Value, source: DType, target: DType) -> Value:
-    """A value of ``source`` converted to ``target``: floats to integers towards zero, saturating; anything to bool by != 0."""
+    """A value of ``source`` converted to ``target``: floats to integers towards zero, saturating; anything to bool by
+    != 0.
+    """
     to = like(v.type, TYPES[target.name])
     if source == target:
         return v

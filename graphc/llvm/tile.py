@@ -1,7 +1,7 @@
 """A matrix product as LLVM: a tile of rows by vector columns held in registers while the summed variables run.
 
-Each turn of the innermost loop loads ``rows`` numbers of the left operand and ``vectors`` registers of the right one, and
-adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4, without
+Each turn of the innermost loop loads ``rows`` numbers of the left operand and ``vectors`` registers of the right one,
+and adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4, without
 packing). What is done to the result (bias, activation, update) runs on the tile before it leaves the cache.
 """
 
@@ -73,18 +73,20 @@ class TileWriter(NestWriter):
             w.end_loop(loop)
             return
         size = int(extent.text)
-        whole = size // step * step
-        if whole:
-            loop = w.loop(const(I64, 0), const(I64, whole), const(I64, step))
+        full = size // step * step
+        if full:
+            loop = w.loop(const(I64, 0), const(I64, full), const(I64, step))
             turn(loop.index, vectors, None)
             w.end_loop(loop)
-        rest = size - whole
+        rest = size - full
         if rest:
             mask = w.lane_mask(n, const(I64, rest % n)) if rest % n else None
-            turn(const(I64, whole), -(-rest // n), mask)
+            turn(const(I64, full), -(-rest // n), mask)
 
     def row_blocks(self, turn: Callable[[Value, int], None]) -> None:
-        """Tiles along the rows: full ones, then the rest in one smaller tile where it is known, row by row where not."""
+        """Tiles along the rows: full ones, then the rest in one smaller tile where it is known, row by row where
+        not.
+        """
         w = self.w
         rows = self.nest.schedule.tile[0]
         extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
@@ -98,13 +100,13 @@ class TileWriter(NestWriter):
             w.end_loop(loop)
             return
         size = int(extent.text)
-        whole = size // rows * rows
-        if whole:
-            loop = w.loop(const(I64, 0), const(I64, whole), const(I64, rows))
+        full = size // rows * rows
+        if full:
+            loop = w.loop(const(I64, 0), const(I64, full), const(I64, rows))
             turn(loop.index, rows)
             w.end_loop(loop)
-        if size - whole:
-            turn(const(I64, whole), size - whole)
+        if size - full:
+            turn(const(I64, full), size - full)
 
     # One tile
 
@@ -132,7 +134,14 @@ class TileWriter(NestWriter):
         return (first, second) if first.moves_with(self.vector) else (second, first)
 
     def sum_level(
-        self, j: int, env: Env, accesses: tuple[Access, Access], at: list[Value], sums: list[Value], rows: int, vectors: int
+        self,
+        j: int,
+        env: Env,
+        accesses: tuple[Access, Access],
+        at: list[Value],
+        sums: list[Value],
+        rows: int,
+        vectors: int,
     ) -> list[Value]:
         """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it."""
         w = self.w
@@ -141,7 +150,9 @@ class TileWriter(NestWriter):
         variable = self.nest.reduced[j]
         loop = w.loop(const(I64, 0), self.sizes.value(self.nest.extents[variable]), const(I64, 1), sums)
         moved = [
-            w.gep(p, self.scaled(loop.index, a.flat.stride(variable)), self.memory(a)) if a.flat.stride(variable) != 0 else p
+            w.gep(p, self.scaled(loop.index, a.flat.stride(variable)), self.memory(a))
+            if a.flat.stride(variable) != 0
+            else p
             for a, p in zip(accesses, at, strict=True)
         ]
         after = self.sum_level(j + 1, env, accesses, moved, list(loop.carried), rows, vectors)
@@ -160,7 +171,9 @@ class TileWriter(NestWriter):
             address = w.gep(at[1], const(I64, c * self.lanes), self.memory(right))
             masked = env.mask is not None and c == vectors - 1
             zero = const(kind, 0)
-            columns.append(w.masked_load(kind, address, env.mask, zero) if masked and env.mask else w.load(kind, address))
+            columns.append(
+                w.masked_load(kind, address, env.mask, zero) if masked and env.mask else w.load(kind, address)
+            )
         result: list[Value] = []
         for r in range(rows):
             step = self.multiple(left.flat.stride(row), r)

@@ -24,8 +24,8 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a law may use: the graph, the node, its (stabilised) formula, the body under construction, the value b of the
-    point, the result y there, and ``read``, which adds a read of another node at given indices and gives its value.
+    """What a law may use: the graph, the node, its (stabilised) formula, the body under construction, the value b of
+    the point, the result y there, and ``read``, which adds a read of another node at given indices and gives its value.
     """
 
     graph: Graph
@@ -72,7 +72,9 @@ def _extreme(point: Point) -> Scalar:
 
 
 def _others(point: Point) -> Scalar:
-    """The product of the other points' values: what comes before times what comes after; never y / b, which fails at 0."""
+    """The product of the other points' values: what comes before times what comes after; never y / b, which fails at
+    0.
+    """
     formula = point.formula
     n, rank = len(formula.extents), len(formula.write)
     if not formula.is_plain() or n != rank + 1:

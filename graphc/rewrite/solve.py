@@ -1,11 +1,11 @@
 """Solving: a formula that scatters, written as one that gathers, where that is possible.
 
-A transposed formula writes ``y[w(d)] += body(d)``. Each axis p of the result gives an equation ``p = w_p(d)``; solving it
-for a variable of coefficient ±1 turns that variable into an expression of the result's own index, with a guard that it
-lies in its range. Equations left over become guards, variables left over are summed.
+A transposed formula writes ``y[w(d)] += body(d)``. Each axis p of the result gives an equation ``p = w_p(d)``; solving
+it for a variable of coefficient ±1 turns that variable into an expression of the result's own index, with a guard that
+it lies in its range. Equations left over become guards, variables left over are summed.
 
-An equation whose variables all have larger coefficients stays a store (a strided store over zeros needs no division), and
-so does an index from data that a summed variable moves.
+An equation whose variables all have larger coefficients stays a store (a strided store over zeros needs no division),
+and so does an index from data that a summed variable moves.
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ def solve(formula: Formula) -> Formula:
     final: list[Affine] = [var(axis) for axis in range(rank)]
     for v in range(rank, rank + n):
         value = table[v]
-        final.append(var(number_of[v]) if value is None else affine(value.const, ((number_of.get(u, u), c) for u, c in value.terms)))
+        final.append(
+            var(number_of[v])
+            if value is None
+            else affine(value.const, ((number_of.get(u, u), c) for u, c in value.terms))
+        )
     extents = formula.shape + tuple(space[v] for v in left)
     domain = final[rank:]
     moved_formula = map_variables(replace(formula, write=(), shape=(), guards=()), domain, extents)

@@ -1,0 +1,290 @@
+"""The loop form in NumPy: the oracle of what is emitted.
+
+Every point of a nest is computed before anything is stored, so a nest may load an element that it stores only at the
+very place where it stores it; any other overlap is refused. Temporaries lie in their arena slots, filled with a pattern
+beforehand, so a wrong memory plan gives wrong values here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.errors import IndexRangeError, InternalError, NonFiniteError
+from graphc.graph.dtypes import DType
+from graphc.graph.formula import Affine
+from graphc.graph.primitives import PRIMITIVES
+from graphc.graph.scalar import Instr, const_value
+from graphc.graph.sizes import Size, SizeLike, evaluate as size_of
+from graphc.kernels.form import (
+    Access,
+    Buffer,
+    Code,
+    Condition,
+    FiniteCheck,
+    Flat,
+    IndexCheck,
+    Nest,
+    Program,
+    Reduction,
+    Store,
+)
+from graphc.ops.combiners import COMBINERS
+
+Array = NDArray[np.generic]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+PATTERN = 0xA5  # every byte of the arena before the first kernel
+
+
+def run(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> dict[str, Array]:
+    """The outputs by name; parameters, states and counts are written in place.
+
+    arrays: one C-contiguous array for each input, hyper, param, state and count, by name. dims: the run-time sizes.
+
+    Raises: IndexRangeError or NonFiniteError where a check fails, InternalError for a malformed program.
+    """
+    memory = _memory(program, arrays, dims)
+    with np.errstate(all="ignore"):
+        for kernel in program.kernels:
+            if isinstance(kernel, Nest):
+                _nest(Place(kernel, program.buffers, memory, dims))
+            elif isinstance(kernel, IndexCheck):
+                _index_check(kernel, memory[kernel.buffer], dims)
+            else:
+                _finite_check(kernel, memory[kernel.buffer])
+    return {name: _shaped(program.buffers[k], memory[k], dims).copy() for name, k in program.outputs}
+
+
+def _memory(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> list[Array]:
+    """The flat array of every buffer."""
+    slots = [np.full(size_of(size, dims), PATTERN, np.uint8) for size in program.slots]
+    flat: list[Array] = []
+    for k, buffer in enumerate(program.buffers):
+        n_bytes = size_of(buffer.size, dims) * buffer.dtype.itemsize
+        if buffer.value is not None:
+            flat.append(buffer.value.array().reshape(-1))
+        elif buffer.role in ("temp", "output"):
+            slot = slots[program.slot[k]] if program.slot else np.full(n_bytes, PATTERN, np.uint8)
+            if n_bytes > slot.nbytes:
+                raise InternalError(f"evaluate: {buffer.name} takes {n_bytes} bytes of a slot of {slot.nbytes}")
+            flat.append(slot[:n_bytes].view(buffer.dtype.numpy))
+        else:
+            given = arrays[buffer.name]
+            if given.nbytes != n_bytes or given.dtype != buffer.dtype.numpy or not given.flags.c_contiguous:
+                raise InternalError(f"evaluate: {buffer.name} is {given.dtype} {given.shape}; needs {buffer.shape}")
+            flat.append(given.reshape(-1))
+    return flat
+
+
+def _shaped(buffer: Buffer, flat: Array, dims: Mapping[str, int]) -> Array:
+    return flat.reshape(tuple(size_of(s, dims) for s in buffer.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A nest with the memory and sizes that it runs on."""
+
+    nest: Nest
+    buffers: Sequence[Buffer]
+    memory: Sequence[Array]
+    dims: Mapping[str, int]
+
+    def size(self, size: SizeLike) -> int:
+        """A size's value."""
+        return size_of(size, self.dims)
+
+    def extents(self) -> tuple[int, ...]:
+        """The points along each variable."""
+        return tuple(self.size(e) for e in self.nest.extents)
+
+    def grid(self, variable: int) -> Ints:
+        """The values of a variable along its own axis."""
+        shape = [1] * len(self.nest.extents)
+        shape[variable] = -1
+        return np.arange(self.size(self.nest.extents[variable]), dtype=np.int64).reshape(shape)
+
+    def constant(self, value: SizeLike) -> Ints:
+        """A size as a grid of one point."""
+        return np.full((1,) * len(self.nest.extents), self.size(value), np.int64)
+
+    def affine(self, expr: Affine) -> Ints:
+        """The values of a guard's expression."""
+        total = self.constant(expr.const)
+        for variable, coefficient in expr.terms:
+            total = total + coefficient * self.grid(variable)
+        return total
+
+    def flat(self, flat: Flat) -> Ints:
+        """The offsets of an address, without its data terms."""
+        total = self.constant(flat.const)
+        for variable, stride in flat.terms:
+            total = total + self.size(stride) * self.grid(variable)
+        return total
+
+    def element(self, buffer: int, at: Ints, mask: Mask | None = None) -> Array:
+        """The elements at offsets, 0 outside the mask. Raises InternalError for one outside the buffer."""
+        flat = self.memory[buffer]
+        if mask is not None:
+            at, mask = np.broadcast_arrays(at, mask)
+            at = np.where(mask, at, 0)
+            if not mask.any():
+                return np.zeros(at.shape, flat.dtype)
+        if at.size and not 0 <= at.min() <= at.max() < flat.size:
+            name = self.buffers[buffer].name
+            raise InternalError(f"evaluate: {self.nest.name} reads {name} at {at.min()}..{at.max()} of {flat.size}")
+        found: Array = flat[at]
+        return found if mask is None else np.where(mask, found, np.zeros((), flat.dtype))
+
+    def holds(self, guards: Sequence[Condition]) -> Mask | None:
+        """Where all guards hold; None without guards."""
+        result: Mask | None = None
+        for guard in guards:
+            value = self.affine(guard.expr)
+            if guard.kind == "ge":
+                one = value >= 0
+            elif guard.kind == "div":
+                one = value % guard.divisor == 0
+            elif guard.data is None:
+                one = value == 0
+            else:
+                one = value == self.element(guard.data[0], self.flat(guard.data[1])).astype(np.int64)
+            result = one if result is None else result & one
+        return result
+
+    def offsets(self, access: Access) -> Ints:
+        """The offsets of an access, its indices from data included."""
+        at = self.flat(access.flat)
+        for term in access.data:
+            found = self.element(term.buffer, self.flat(term.at)).astype(np.int64)
+            at = at + self.size(term.stride) * found
+        return at
+
+    def load(self, access: Access) -> Array:
+        """The values of an access at every point that it moves with."""
+        return self.element(access.buffer, self.offsets(access), self.holds(access.guards))
+
+
+def _nest(place: Place) -> None:
+    nest = place.nest
+    _overlaps(nest)
+    full = place.extents()
+    values = _code(place, nest.body, [])
+    mask = place.holds(nest.guards)
+    results = [_reduced(nest, r, values, mask, full) for r in nest.reductions]
+    after = _code(place, nest.post, results)
+    shape = full[: nest.n_out] + (1,) * (len(full) - nest.n_out)
+    ready = [(s, place.offsets(s.access), place.holds(s.access.guards), after[s.value]) for s in nest.stores]
+    for store, at, condition, value in ready:
+        _store(place, store, at, condition, value, shape)
+
+
+def _overlaps(nest: Nest) -> None:
+    """Raises InternalError where a nest loads what another of its points stores."""
+    for store in nest.stores:
+        for load in nest.loads:
+            if load.buffer == store.access.buffer and (store.add or load.flat != store.access.flat or load.data):
+                raise InternalError(f"evaluate: {nest.name} loads buffer {load.buffer} elsewhere than it stores it")
+
+
+def _code(place: Place, code: Code, accumulators: Sequence[Array]) -> list[Array]:
+    values: list[Array] = []
+    for instr in code.instrs:
+        values.append(np.asarray(_instruction(place, instr, values, accumulators)).astype(instr.dtype.numpy))
+    return values
+
+
+def _instruction(place: Place, instr: Instr, values: Sequence[Array], accumulators: Sequence[Array]) -> Array:
+    args = [values[a] for a in instr.args]
+    if instr.op in PRIMITIVES:
+        return PRIMITIVES[instr.op].numpy(*args)
+    if instr.op == "cast":
+        return _cast(args[0], instr.dtype)
+    if instr.op == "const":
+        return np.full((1,) * len(place.nest.extents), const_value(instr))
+    if instr.op == "size" and isinstance(instr.attr, (int, Size)):
+        return place.constant(instr.attr)
+    if isinstance(instr.attr, int):
+        if instr.op == "read":
+            return place.load(place.nest.loads[instr.attr])
+        if instr.op == "index":
+            return place.grid(instr.attr)
+        if instr.op == "acc":
+            return accumulators[instr.attr]
+    raise InternalError(f"evaluate: {place.nest.name} holds {instr.op}")
+
+
+def _cast(value: Array, dtype: DType) -> Array:
+    """Floats to integers towards zero, saturating, NaN to 0; anything to bool by != 0."""
+    if dtype.kind == "b":
+        return value != 0
+    if dtype.kind == "i" and value.dtype.kind == "f":
+        limits = np.iinfo(dtype.numpy)
+        whole = np.trunc(np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+        inside = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
+        inside = np.where(whole >= 2.0**63, np.iinfo(np.int64).max, np.where(whole < -(2.0**63), np.iinfo(np.int64).min, inside))
+        between = (np.abs(whole) > 2.0**62) & (np.abs(whole) < 2.0**63)
+        inside = np.where(between, np.where(between, whole, 0).astype(np.int64), inside)
+        return np.clip(inside, limits.min, limits.max).astype(dtype.numpy)
+    return value.astype(dtype.numpy)
+
+
+def _reduced(
+    nest: Nest, reduction: Reduction, values: Sequence[Array], mask: Mask | None, full: tuple[int, ...]
+) -> Array:
+    """A reduction's result at every output point, its reduced axes kept with one point."""
+    value = np.broadcast_to(values[reduction.value], full)
+    axes = nest.reduced
+    ones = (1,) * len(axes)
+    if reduction.combine in ("argmax", "argmin"):
+        if len(axes) != 1 or mask is not None:
+            raise InternalError(f"evaluate: {nest.name}: {reduction.combine} over {len(axes)} axes")
+        find = np.argmax if reduction.combine == "argmax" else np.argmin
+        return np.asarray(find(value, axis=axes[0])).reshape(full[: nest.n_out] + ones)
+    combiner = COMBINERS[reduction.combine]
+    identity = np.asarray(combiner.identity(reduction.dtype)).astype(value.dtype)
+    if mask is not None:
+        value = np.where(mask, value, identity)
+    if not math.prod(full):
+        return np.full(full[: nest.n_out] + ones, identity)
+    if reduction.combine in ("sum", "prod"):
+        total = (np.sum if reduction.combine == "sum" else np.prod)(value, axis=axes, dtype=reduction.dtype.numpy)
+    else:
+        assert combiner.numpy is not None
+        total = combiner.numpy(value, axis=axes)
+    return np.asarray(total).reshape(full[: nest.n_out] + ones)
+
+
+def _store(place: Place, store: Store, at: Ints, mask: Mask | None, value: Array, shape: tuple[int, ...]) -> None:
+    target = place.memory[store.access.buffer]
+    at, value = np.broadcast_to(at, shape).reshape(-1), np.broadcast_to(value, shape).reshape(-1)
+    if mask is not None:
+        chosen = np.broadcast_to(mask, shape).reshape(-1)
+        at, value = at[chosen], value[chosen]
+    if at.size and not 0 <= at.min() <= at.max() < target.size:
+        name = place.buffers[store.access.buffer].name
+        raise InternalError(f"evaluate: {place.nest.name} writes {name} at {at.min()}..{at.max()} of {target.size}")
+    if store.add:
+        np.add.at(target, at, value)
+    else:
+        target[at] = value
+
+
+def _index_check(check: IndexCheck, flat: Array, dims: Mapping[str, int]) -> None:
+    bound = size_of(check.bound, dims)
+    bad = np.flatnonzero((flat < 0) | (flat >= bound))
+    if bad.size:
+        place = int(bad[0])
+        raise IndexRangeError(check.message.format(value=int(flat[place]), position=place, bound=bound))
+
+
+def _finite_check(check: FiniteCheck, flat: Array) -> None:
+    bad = np.flatnonzero(~np.isfinite(flat))
+    if bad.size:
+        place = int(bad[0])
+        raise NonFiniteError(check.message.format(value=float(flat[place]), position=place, bound=1))
