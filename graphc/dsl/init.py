@@ -1,184 +1,172 @@
-"""Initial values of parameters, as ``gc.init``: each function gives an initialiser, a function of a shape and a generator.
+"""Initialisers: how a parameter's first values are drawn.
 
-Values are drawn by NumPy generators seeded by the step's seed and the parameter's name, so they do not depend on the order
-or number of other parameters.
+Each is a function of shape and generator. The generator of a parameter is seeded by the seed and the parameter's name,
+so what one draws does not depend on which others exist.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from graphc.dsl.handle import Handle
+from graphc.dsl.handle import Handle, Initialiser
 from graphc.errors import DefinitionError, ShapeError
+from graphc.graph.sizes import Size
 
-Array = NDArray[np.float64]
-Draw = Callable[[tuple[int, ...], np.random.Generator], Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Init:
-    """An initialiser: its name with arguments, as printed, and how it draws float64 values of a shape."""
-
-    name: str
-    draw: Draw
-
-    def __repr__(self) -> str:
-        return f"gc.init.{self.name}"
-
-    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        """Values of a shape.
-
-        >>> zeros()((2,), generator(0, "b"))
-        array([0., 0.])
-        """
-        return self.draw(shape, rng)
+Array = NDArray[np.generic]
+Variance = Callable[[int, int], float]
+Drawing = Callable[[float, tuple[int, ...], np.random.Generator], Array]
 
 
-def generator(seed: int, name: str) -> np.random.Generator:
-    """A generator that depends on a seed and a name alone."""
-    digest = hashlib.sha256(f"{seed}\n{name}".encode()).digest()
-    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-
-
-def zeros() -> Init:
+def zeros() -> Initialiser:
     """All 0."""
-    return Init("zeros()", lambda shape, rng: np.zeros(shape))
+    return constant(0.0)
 
 
-def ones() -> Init:
+def ones() -> Initialiser:
     """All 1."""
-    return Init("ones()", lambda shape, rng: np.ones(shape))
+    return constant(1.0)
 
 
-def constant(value: float) -> Init:
-    """All ``value``, a number or an array of the parameter's shape."""
-    return Init(f"constant({value!r})", lambda shape, rng: np.broadcast_to(np.asarray(value, dtype=np.float64), shape).copy())
+def constant(value: ArrayLike) -> Initialiser:
+    """One value, or an array that broadcasts to the parameter's shape.
+
+    >>> constant(0.5)((2,), np.random.default_rng(0))
+    array([0.5, 0.5])
+    """
+    array = np.asarray(value)
+    return lambda shape, rng: np.broadcast_to(array, shape)
 
 
-def uniform(low: float = -0.05, high: float = 0.05) -> Init:
-    """Uniform in [low, high). Raises DefinitionError where low > high."""
-    if low > high:
-        raise DefinitionError(f"init.uniform: low {low}, high {high} given; needs low <= high")
-    return Init(f"uniform({low}, {high})", lambda shape, rng: rng.uniform(low, high, shape))
+def uniform(low: float = -0.05, high: float = 0.05) -> Initialiser:
+    """Uniform between two bounds."""
+    return lambda shape, rng: rng.uniform(low, high, shape)
 
 
-def normal(mean: float = 0.0, std: float = 0.05) -> Init:
-    """Normal. Raises DefinitionError for a negative ``std``."""
-    _positive("normal", std)
-    return Init(f"normal({mean}, {std})", lambda shape, rng: rng.normal(mean, std, shape))
+def normal(mean: float = 0.0, std: float = 0.05) -> Initialiser:
+    """Normal with the given mean and standard deviation."""
+    return lambda shape, rng: mean + std * rng.standard_normal(shape)
 
 
-def truncated_normal(mean: float = 0.0, std: float = 0.05) -> Init:
-    """Normal, drawn again where farther than two standard deviations from the mean."""
-    _positive("truncated_normal", std)
+def truncated_normal(mean: float = 0.0, std: float = 0.05) -> Initialiser:
+    """Normal, drawn again where further than two standard deviations from the mean."""
 
     def draw(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        values = rng.standard_normal(shape)
-        outside = np.abs(values) > 2
-        while outside.any():
-            values[outside] = rng.standard_normal(int(outside.sum()))
-            outside = np.abs(values) > 2
+        values = np.asarray(rng.standard_normal(shape))
+        while (far := np.abs(values) > 2).any():
+            values[far] = rng.standard_normal(int(far.sum()))
         return mean + std * values
 
-    return Init(f"truncated_normal({mean}, {std})", draw)
+    return draw
 
 
-def glorot_uniform() -> Init:
-    """Uniform in ±sqrt(6 / (fan_in + fan_out)). Source: Glorot and Bengio 2010, equation 16."""
-    return _uniform_by("glorot_uniform()", lambda i, o: 6 / (i + o))
+def glorot_uniform() -> Initialiser:
+    """Uniform with variance 2 / (inputs + outputs).
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
+    equation 16.
+    """
+    return _scaled(lambda fan_in, fan_out: 2 / (fan_in + fan_out), _uniform)
 
 
-def glorot_normal() -> Init:
-    """Normal of variance 2 / (fan_in + fan_out). Source: Glorot and Bengio 2010, equation 12."""
-    return _normal_by("glorot_normal()", lambda i, o: 2 / (i + o))
+def glorot_normal() -> Initialiser:
+    """Normal with variance 2 / (inputs + outputs); source as ``glorot_uniform``."""
+    return _scaled(lambda fan_in, fan_out: 2 / (fan_in + fan_out), _normal)
 
 
-def he_uniform() -> Init:
-    """Uniform in ±sqrt(6 / fan_in), for ReLU. Source: He et al. 2015, equation 10."""
-    return _uniform_by("he_uniform()", lambda i, o: 6 / i)
+def he_normal() -> Initialiser:
+    """Normal with variance 2 / inputs.
+
+    Source: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", 2015, equation 10.
+    """
+    return _scaled(lambda fan_in, fan_out: 2 / fan_in, _normal)
 
 
-def he_normal() -> Init:
-    """Normal of variance 2 / fan_in, for ReLU. Source: He et al. 2015, equation 10."""
-    return _normal_by("he_normal()", lambda i, o: 2 / i)
+def he_uniform() -> Initialiser:
+    """Uniform with variance 2 / inputs; source as ``he_normal``."""
+    return _scaled(lambda fan_in, fan_out: 2 / fan_in, _uniform)
 
 
-def lecun_normal() -> Init:
-    """Normal of variance 1 / fan_in. Source: LeCun et al. 1998, section 4.6."""
-    return _normal_by("lecun_normal()", lambda i, o: 1 / i)
+def lecun_normal() -> Initialiser:
+    """Normal with variance 1 / inputs.
+
+    Source: LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, equation 16.
+    """
+    return _scaled(lambda fan_in, fan_out: 1 / fan_in, _normal)
 
 
-def lecun_uniform() -> Init:
-    """Uniform in ±sqrt(3 / fan_in). Source: LeCun et al. 1998, section 4.6."""
-    return _uniform_by("lecun_uniform()", lambda i, o: 3 / i)
+def orthogonal(gain: float = 1.0) -> Initialiser:
+    """A matrix with orthonormal rows or columns (axes behind the first are taken as one), times ``gain``.
 
-
-def orthogonal(gain: float = 1.0) -> Init:
-    """A matrix with orthonormal rows or columns, times ``gain``; further axes are flattened into the second.
-
-    Source: Saxe, McClelland and Ganguli 2014, section 3.
+    Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks", 2013, section 3.
     """
 
     def draw(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if len(shape) < 2:
-            raise DefinitionError(f"init.orthogonal: shape {shape} given; needs at least two axes")
-        rows, columns = shape[0], int(np.prod(shape[1:]))
+            raise ShapeError(f"orthogonal: shape {shape} given; needs at least two axes")
+        rows, columns = shape[0], math.prod(shape[1:])
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diag(r))
         return gain * (q if rows >= columns else q.T).reshape(shape)
 
-    return Init(f"orthogonal({gain})", draw)
+    return draw
+
+
+def initial(parameter: Handle, name: str, seed: int) -> Array:
+    """The first values of a parameter or state called ``name``.
+
+    Raises: DefinitionError where the initialiser gives another shape; ShapeError for a shape
+    with run-time sizes.
+    """
+    sizes: list[int] = []
+    for size in parameter.shape:
+        if isinstance(size, Size):
+            raise ShapeError(f"{parameter.kind} {name!r}: size {size} given; needs sizes known at declaration")
+        sizes.append(size)
+    shape = tuple(sizes)
+    draw = parameter.leaf.init or zeros()
+    values = np.asarray(draw(shape, generator(seed, name)))
+    if values.shape != shape:
+        raise DefinitionError(f"{parameter.kind} {name!r}: its initialiser gives shape {values.shape}; needs {shape}")
+    return values.astype(parameter.dtype.numpy)
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """The generator of a parameter: the seed and the name decide it, in every process alike.
+
+    >>> generator(0, "w").integers(100) == generator(0, "w").integers(100)
+    True
+    """
+    words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")
+    return np.random.default_rng([seed, *words.tolist()])
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """fan_in and fan_out of a weight: of a matrix (in, out) its sizes; of a kernel (out, in, ...) those times its window.
+    """Inputs and outputs of a weight: the last two axes, the axes before them counting as a window.
 
-    >>> fans((64, 128)), fans((16, 3, 5, 5))
-    ((64, 128), (75, 400))
+    >>> fans((784, 128)), fans((10,))
+    ((784, 128), (10, 10))
     """
     if len(shape) < 2:
-        size = max(int(np.prod(shape)), 1)
+        size = shape[0] if shape else 1
         return size, size
-    if len(shape) == 2:
-        return max(shape[0], 1), max(shape[1], 1)
-    window = int(np.prod(shape[2:]))
-    return shape[1] * window, shape[0] * window
+    window = math.prod(shape[:-2])
+    return shape[-2] * window, shape[-1] * window
 
 
-def _uniform_by(name: str, square: Callable[[int, int], float]) -> Init:
-    def draw(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        limit = np.sqrt(square(*fans(shape)))
-        return rng.uniform(-limit, limit, shape)
-
-    return Init(name, draw)
+def _uniform(variance: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    bound = math.sqrt(3 * variance)
+    return np.asarray(rng.uniform(-bound, bound, shape))
 
 
-def _normal_by(name: str, variance: Callable[[int, int], float]) -> Init:
-    return Init(name, lambda shape, rng: rng.standard_normal(shape) * np.sqrt(variance(*fans(shape))))
+def _normal(variance: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    return np.asarray(math.sqrt(variance) * rng.standard_normal(shape))
 
 
-def _positive(name: str, std: float) -> None:
-    if std < 0:
-        raise DefinitionError(f"init.{name}: std {std} given; needs std >= 0")
-
-
-def initial(leaf: Handle, name: str, seed: int) -> NDArray[np.generic]:
-    """The first value of a parameter or state (zeros where it has no initialiser), in its type.
-
-    Raises: ShapeError for a size known only at run time, or where the initialiser gives another shape.
-    """
-    if not all(isinstance(size, int) for size in leaf.shape):
-        raise ShapeError(f"{leaf.kind} {name}: shape {leaf.shape} has a size known only at run time; needs numbers")
-    shape = tuple(int(size) for size in leaf.shape)
-    init = leaf.leaf.init
-    if init is None:
-        return np.zeros(shape, leaf.dtype.numpy)
-    values = np.asarray(init(shape, generator(seed, name)))
-    if values.shape != shape:
-        raise ShapeError(f"{leaf.kind} {name}: its initialiser gives shape {values.shape}; needs {shape}")
-    return values.astype(leaf.dtype.numpy)
+def _scaled(variance: Variance, draw: Drawing) -> Initialiser:
+    return lambda shape, rng: draw(variance(*fans(shape)), shape, rng)

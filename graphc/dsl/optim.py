@@ -1,8 +1,8 @@
 """Optimizers, as ``gc.optim``: each is a function from parameters and gradients to update expressions.
 
-An optimizer takes a list of parameters and a list of their gradients and gives ``{parameter or state: new value}``, written
-in the DSL itself; one of your own is a few lines. ``lr`` is a run-time hyper-parameter; a number, or an expression such as
-a schedule over ``gc.step_count()``, may be given for it. Formulas and defaults are PyTorch's.
+An optimizer takes a list of parameters and a list of their gradients and gives ``{parameter or state: new value}``,
+written in the DSL itself; one of your own is a few lines. ``lr`` is a run-time hyper-parameter; a number, or an
+expression such as a schedule over ``gc.step_count()``, may be given for it. Formulas and defaults are PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Rate = float | Tensor
 
 
 def sgd(lr: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Optimizer:
-    """Stochastic gradient descent: ``v = momentum * v + g``, ``w -= lr * v``; with ``nesterov``, ``w -= lr * (g + momentum * v)``.
+    """Stochastic gradient descent: ``v = momentum * v + g``, ``w -= lr * v``; with ``nesterov``, ``w -= lr * (g +
+    momentum * v)``.
 
     weight_decay: adds ``weight_decay * w`` to the gradient. Source: Sutskever et al. 2013, equations 1 to 4.
 
@@ -74,7 +75,9 @@ def adagrad(lr: Rate = 0.01, eps: float = 1e-10) -> Optimizer:
 
 
 def rmsprop(lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
-    """``a = alpha a + (1 - alpha) g²``, ``w -= lr * g / (sqrt(a) + eps)``. Source: Tieleman and Hinton 2012, lecture 6.5."""
+    """``a = alpha a + (1 - alpha) g²``, ``w -= lr * g / (sqrt(a) + eps)``. Source: Tieleman and Hinton 2012, lecture
+    6.5.
+    """
     _range("rmsprop", "alpha", alpha, 0.0, 1.0)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
@@ -89,15 +92,20 @@ def rmsprop(lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
     return updates
 
 
-def adam(lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
-    """Adam: moving means of gradient and square, corrected for their start at 0. Source: Kingma and Ba 2015, algorithm 1.
+def adam(
+    lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0
+) -> Optimizer:
+    """Adam: moving means of gradient and square, corrected for their start at 0. Source: Kingma and Ba 2015, algorithm
+    1.
 
     weight_decay: adds ``weight_decay * w`` to the gradient; ``adamw`` keeps it apart.
     """
     return _adam("adam", lr, beta1, beta2, eps, weight_decay, False)
 
 
-def adamw(lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
+def adamw(
+    lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
+) -> Optimizer:
     """Adam with ``w *= 1 - lr * weight_decay`` first. Source: Loshchilov and Hutter 2019, algorithm 2."""
     return _adam("adamw", lr, beta1, beta2, eps, weight_decay, True)
 
@@ -161,7 +169,9 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: float) -> Optimizer:
 
 
 def clip_by_value(optimizer: Optimizer, limit: float) -> Optimizer:
-    """``optimizer`` on gradients with every element cut to ``-limit .. limit``. Raises DefinitionError unless limit > 0."""
+    """``optimizer`` on gradients with every element cut to ``-limit .. limit``. Raises DefinitionError unless limit >
+    0.
+    """
     if not limit > 0:
         raise DefinitionError(f"optim.clip_by_value: limit {limit} given; needs a number above 0")
     return lambda params, grads: optimizer(params, [minimum(maximum(g, -limit), limit) for g in grads])

@@ -72,25 +72,27 @@ def _extreme(point: Point) -> Scalar:
 
 
 def _others(point: Point) -> Scalar:
-    """The product of the other points' values: what comes before times what comes after; never y / b, which fails at
-    0.
+    """The product of the other points' values: what comes before times what comes after; never y / b, which fails at 0.
+
+    Points are ordered by their reduced variables, the first counting most: those before (after) a point agree with it in
+    the first few and are smaller (larger) in the next, which makes two products a reduced variable.
     """
     formula = point.formula
     n, rank = len(formula.extents), len(formula.write)
-    if not formula.is_plain() or n != rank + 1:
-        raise InternalError("prod: a formula with one reduced variable is needed")
-    here, other = rank, n  # the point itself, and the ones multiplied
-    table = [var(v) for v in range(rank)] + [var(other)]
-    moved = map_variables(formula, table, formula.extents + (formula.extents[here],))
-    own = tuple(g for g in formula.guards)
-    parts = []
-    for guard in (Guard("ge", var(here) - var(other, 1)), Guard("ge", var(other) - var(here, 1))):
-        exclusive = replace(
-            moved, write=plain(n), shape=formula.shape + (formula.extents[here],), guards=own + moved.guards + (guard,)
-        )
-        parts.append(point.graph.formula(exclusive, point.node.inputs))
-    before, after = (point.read(part, plain(n)) for part in parts)
-    return before * after
+    if not formula.is_plain():
+        raise InternalError("prod: a formula that gathers is needed")
+    result: Scalar | None = None
+    for here in range(rank, n):
+        other = n  # the variable that takes the place of ``here`` in the values multiplied; later ones follow it
+        table = [var(v) if v < here else var(n + v - here) for v in range(n)]
+        moved = map_variables(formula, table, formula.extents + formula.extents[here:])
+        for guard in (Guard("ge", var(here) - var(other, 1)), Guard("ge", var(other) - var(here, 1))):
+            exclusive = replace(
+                moved, write=plain(n), shape=formula.extents, guards=formula.guards + moved.guards + (guard,)
+            )
+            part = point.read(point.graph.formula(exclusive, point.node.inputs), plain(n))
+            result = part if result is None else result * part
+    return result if result is not None else point.builder.const(1, point.node.dtype)
 
 
 def _softmax(point: Point) -> Scalar:
