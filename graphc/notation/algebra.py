@@ -1,0 +1,181 @@
+"""Trees put together as a person would write them: ``a - b`` for ``a + (-b)``, ``x / N`` for ``(1 / N) * x``.
+
+What is done here is how a value is shown, never what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.graph.dtypes import DType
+from graphc.graph.scalar import Instr
+from graphc.graph.sizes import SizeLike
+from graphc.notation.tree import Applied, Bracket, Infix, Joined, Negated, Number, Power, Symbol, Tree, opposite
+
+ZERO, ONE = Number("0"), Number("1")
+_COMPARISONS = {"less": "<", "less_equal": "≤", "equal": "=", "not_equal": "≠"}
+_TURNED = {"<": ">", "≤": "≥", "=": "=", "≠": "≠"}
+_RENAMED = {"maximum": "max", "minimum": "min"}
+
+
+def number(text: str, dtype: DType) -> Tree:
+    """A constant, as short as its type lets it be.
+
+    >>> from graphc.graph.dtypes import float32
+    >>> number("0.10000000149011612", float32), number("2.0", float32)
+    (Number(text='0.1'), Number(text='2'))
+    """
+    if dtype.kind != "f":
+        return Number(text)
+    short = str(dtype.numpy.type(float(text)))
+    return Number(short[:-2] if short.endswith(".0") else short)
+
+
+def size_tree(size: SizeLike) -> Tree:
+    """A size; one of several terms or factors in parentheses."""
+    text = str(size)
+    return Number(text) if isinstance(size, int) else Symbol(text if text.isidentifier() else f"({text})")
+
+
+def _value(tree: Tree) -> float | None:
+    return float(tree.text) if isinstance(tree, Number) and tree.text not in ("True", "False") else None
+
+
+def plus(a: Tree, b: Tree) -> Tree:
+    """``a + b``."""
+    if a == ZERO:
+        return b
+    if isinstance(b, Negated) and not b.logical:
+        return minus(a, b.value)
+    if isinstance(b, Number) and b.text.startswith("-"):
+        return minus(a, Number(b.text[1:]))
+    if isinstance(a, Negated) and not a.logical:
+        return minus(b, a.value)
+    return Infix("+", a, b)
+
+
+def minus(a: Tree, b: Tree) -> Tree:
+    """``a - b``."""
+    if a == ZERO:
+        return negative(b)
+    if isinstance(b, Negated) and not b.logical:
+        return plus(a, b.value)
+    return Infix("-", a, b)
+
+
+def negative(a: Tree) -> Tree:
+    """``-a``."""
+    if isinstance(a, Negated) and not a.logical:
+        return a.value
+    if isinstance(a, Number):
+        return Number(a.text[1:] if a.text.startswith("-") else f"-{a.text}")
+    if isinstance(a, Infix) and a.sign == "-":
+        return Infix("-", a.right, a.left)
+    return Negated(a)
+
+
+def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
+    """``a * b``; ``elementwise``: both have axes, which is written ``⊙``."""
+    for factor, other in ((a, b), (b, a)):
+        if factor == ONE:
+            return other
+        if _value(factor) == -1:
+            return negative(other)
+        if isinstance(factor, Negated) and not factor.logical:
+            return negative(times(factor.value, b, elementwise) if factor is a else times(a, factor.value, elementwise))
+        if isinstance(factor, Infix) and factor.sign == "/" and isinstance(factor.left, Number):
+            return over(times(factor.left, other), factor.right)
+    if isinstance(b, Number) and not isinstance(a, Number):
+        a, b = b, a
+    if a == b:
+        return Power(a, Number("2"))
+    if isinstance(a, Power) and a.base == b and isinstance(a.exponent, Number) and a.exponent.text.isdigit():
+        return Power(b, Number(str(int(a.exponent.text) + 1)))
+    return Infix("⊙" if elementwise else "*", a, b)
+
+
+def over(a: Tree, b: Tree) -> Tree:
+    """``a / b``; a sum over as many as b says is a mean."""
+    if b == ONE:
+        return a
+    if isinstance(a, Negated) and not a.logical:
+        return negative(over(a.value, b))
+    if isinstance(a, Number) and a.text.startswith("-"):
+        return negative(Infix("/", Number(a.text[1:]), b))
+    if isinstance(a, Joined) and a.sign == "Σ" and a.count is not None and size_tree(a.count) == b:
+        return Joined("mean", a.letters, a.value)
+    return Infix("/", a, b)
+
+
+def power(a: Tree, b: Tree) -> Tree:
+    """``a ** b``."""
+    if b == Number("0.5"):
+        return Applied("sqrt", (a,))
+    return a if b == ONE else over(ONE, a) if _value(b) == -1 else Power(a, b)
+
+
+def bracket(condition: Tree) -> Tree:
+    """1 where the condition holds, else 0; ``onehot`` is one already."""
+    return condition if isinstance(condition, Applied) and condition.name == "onehot" else Bracket(condition)
+
+
+def choice(condition: Tree, yes: Tree, no: Tree, elementwise: bool) -> Tree:
+    """``yes`` where the condition holds, else ``no``: a masked value where one of them is 0."""
+    if no == ZERO:
+        return bracket(condition) if yes == ONE else _masked(condition, yes, elementwise)
+    if yes == ZERO and not isinstance(condition, Applied):
+        turned = opposite(condition)
+        return bracket(turned) if no == ONE else _masked(turned, no, elementwise)
+    return Applied("where", (condition, yes, no))
+
+
+def _masked(condition: Tree, value: Tree, elementwise: bool) -> Tree:
+    if condition in (Infix(">", value, ZERO), Infix("≥", value, ZERO)):
+        return Applied("relu", (value,))
+    return times(value, bracket(condition), elementwise)
+
+
+def compared(sign: str, a: Tree, b: Tree) -> Tree:
+    """A comparison, numbers on the right."""
+    if isinstance(a, Number) and not isinstance(b, Number):
+        return Infix(_TURNED[sign], b, a)
+    return Infix(sign, a, b)
+
+
+def applied(instr: Instr, args: Sequence[Tree], source: DType | None, elementwise: bool) -> Tree:
+    """One primitive over its operands' trees.
+
+    source: the operand's type, for a conversion. elementwise: whether two operands have axes (see ``times``).
+    """
+    op = instr.op
+    if op == "cast":
+        return _converted(instr, args[0], source)
+    if op in ("add", "sub", "mul", "div", "pow"):
+        a, b = args
+        if op == "mul":
+            return times(a, b, elementwise)
+        return {"add": plus, "sub": minus, "div": over, "pow": power}[op](a, b)
+    if op == "neg":
+        return negative(args[0])
+    if op == "where":
+        return choice(args[0], args[1], args[2], elementwise)
+    if op in _COMPARISONS:
+        return compared(_COMPARISONS[op], args[0], args[1])
+    if op == "logical_not":
+        return opposite(args[0])
+    if op in ("logical_and", "logical_or"):
+        return Infix(op.removeprefix("logical_"), args[0], args[1])
+    if op in ("floor_divide", "remainder"):
+        return Infix("//" if op == "floor_divide" else "%", args[0], args[1])
+    if op == "rsqrt":
+        return over(ONE, Applied("sqrt", (args[0],)))
+    return Applied(_RENAMED.get(op, op), tuple(args))
+
+
+def _converted(instr: Instr, arg: Tree, source: DType | None) -> Tree:
+    """A conversion: of a condition to a number its bracket, to a wider type silent, else by the type's name."""
+    if source is not None and source.kind == "b" and instr.dtype.kind != "b":
+        return bracket(arg)
+    if instr.dtype.kind == "f" or (source is not None and source.kind == "i" and instr.dtype.kind == "i"):
+        return arg
+    return Applied(instr.dtype.name, (arg,))
