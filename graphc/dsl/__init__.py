@@ -1,0 +1,1 @@
+"""What users write: tensors and their operators, declarations, layers, initialisers, optimizers."""

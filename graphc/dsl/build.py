@@ -1,0 +1,134 @@
+"""Handles into a graph: one node for equal expressions, names and places kept as origins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.dsl.handle import Handle, Layer, Leaf
+from graphc.errors import DefinitionError, InternalError
+from graphc.graph.graph import LEAVES, NAMED, Attr, Graph, Node, Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A graph, the node of each handle, and the declared leaves by name."""
+
+    graph: Graph
+    node: dict[Handle, Node]
+    leaves: dict[str, Handle]
+
+
+def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Built:
+    """The graph of ``outputs``.
+
+    variables: handles that derivatives are taken by. One that is no declared leaf gets a ``variable`` node of its own, which
+    its consumers read, so that an equal expression written elsewhere is another variable.
+
+    Raises: DefinitionError where two declarations share a name, or two updates a state.
+    """
+    order = postorder([*outputs.values(), *variables])
+    names = _leaf_names(order)
+    inner = _consumed_at_once(order)
+    marks = {v: k for k, v in enumerate(variables) if v.kind not in NAMED}
+    graph = Graph()
+    node: dict[Handle, Node] = {}
+    leaves: dict[str, Handle] = {}
+    for handle in order:
+        inputs = [node[o] for o in handle.operands]
+        if handle.kind == "updates":
+            made = _note_updates(graph, handle, inputs)
+        else:
+            made = graph.add(handle.kind, inputs, _attr(handle, names), handle.dtype, handle.shape)
+            graph.note(made, origins_of(handle, names.get(handle, ""), handle in inner))
+        if handle in marks:
+            origins = graph.origins.get(made, ())
+            made = graph.add("variable", (made,), marks[handle], handle.dtype, handle.shape, origins)
+        node[handle] = made
+        if handle in names:
+            leaves[names[handle]] = handle
+    graph.outputs = {name: node[handle] for name, handle in outputs.items()}
+    return Built(graph, node, leaves)
+
+
+def postorder(roots: Iterable[Handle]) -> list[Handle]:
+    """All handles that ``roots`` are made of, each after its operands, in the order a reader meets them."""
+    done: dict[Handle, bool] = {}
+    order: list[Handle] = []
+    for root in roots:
+        stack = [root]
+        while stack:
+            handle = stack[-1]
+            state = done.get(handle)
+            if state is None:
+                done[handle] = False
+                stack.extend(o for o in reversed(handle.operands) if o not in done)
+                continue
+            stack.pop()
+            if not state:
+                done[handle] = True
+                order.append(handle)
+    return order
+
+
+def origins_of(handle: Handle, leaf_name: str, inner: bool) -> tuple[Origin, ...]:
+    """Where a handle comes from. ``inner``: a value inside an operation, which has no name of its own."""
+    if handle.origins and not handle.label:
+        return handle.origins
+    name = leaf_name or (handle.label if inner else handle.name)
+    origin = Origin(op=handle.op, name=name, site=handle.site)
+    return (origin, *handle.origins)
+
+
+def _attr(handle: Handle, names: Mapping[Handle, str]) -> Attr:
+    return names[handle] if isinstance(handle.attr, Leaf) else handle.attr
+
+
+def _note_updates(graph: Graph, handle: Handle, inputs: list[Node]) -> Node:
+    for target, value in zip(inputs[1::2], inputs[2::2], strict=True):
+        known = graph.updates.get(target)
+        if known is not None and known is not value:
+            raise DefinitionError(
+                f"with_updates: {graph.name(target) or target.kind} has two new values; needs one\n  {handle.site}"
+            )
+        graph.updates[target] = value
+    return inputs[0]
+
+
+def _consumed_at_once(order: Iterable[Handle]) -> dict[Handle, bool]:
+    """The handles read by another that the same instruction made: values inside one operation."""
+    return {
+        operand: True
+        for handle in order
+        if handle.code is not None
+        for operand in handle.operands
+        if operand.code is handle.code and operand.instruction == handle.instruction
+    }
+
+
+def _leaf_names(order: Iterable[Handle]) -> dict[Handle, str]:
+    """The name of every declared leaf; those without one are named in graph order."""
+    found: dict[Handle, str] = {}
+    owner: dict[str, Handle] = {}
+    prefixes: dict[Layer, str] = {}
+    counts: dict[str, int] = {}
+    for handle in order:
+        if handle.kind not in LEAVES or not isinstance(handle.attr, Leaf):
+            continue
+        leaf = handle.attr
+        name = leaf.name
+        if name is None:
+            layer = leaf.layer
+            if layer is None:
+                raise InternalError(f"a {handle.kind} without name and layer")
+            if layer not in prefixes:
+                counts[layer.kind] = counts.get(layer.kind, 0) + 1
+                prefixes[layer] = f"{layer.kind}_{counts[layer.kind]}"
+            name = f"{prefixes[layer]}.{leaf.suffix}"
+        other = owner.setdefault(name, handle)
+        if other is not handle:
+            raise DefinitionError(
+                f"{handle.kind}: the name {name!r} is declared twice; needs a name of its own\n  {other.site}\n  {handle.site}"
+            )
+        found[handle] = name
+    return found
