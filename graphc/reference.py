@@ -161,7 +161,7 @@ def evaluate_formula(
             if extents:
                 starts[cut], stops[cut] = start, min(start + step, extents[cut])
             part = Part(tuple(starts), tuple(stops), dims)
-            value = _points(formula, operands, part, mode).astype(dtype.numpy, copy=False)
+            value = _points(formula, operands, part, mode).astype(mode.type(formula.body.dtype).numpy, copy=False)
             _join(formula, operands, part, value, result, identity)
     return result
 
@@ -382,7 +382,7 @@ def _combine(formula: Formula, value: Array, full: tuple[int, ...], axes: tuple[
     elif formula.combine == "prod":
         joined = np.multiply.reduce(spread, axis=axes, dtype=value.dtype)
     elif formula.combine in ("max", "min"):
-        worst = COMBINERS[formula.combine].identity(formula.dtype)
+        worst = COMBINERS[formula.combine].identity(formula.body.dtype)
         joined = (np.max if formula.combine == "max" else np.min)(spread, axis=axes, initial=worst)
     else:
         joined = combiner(spread, axis=axes)
