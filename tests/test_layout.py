@@ -15,7 +15,7 @@ PACKAGE = ROOT / "graphc"
 
 # A file imports from its own entry and from those before it, and from nothing else of graphc.
 ORDER = (
-    "errors", "data", "graph", "ops", "notation", "dsl", "reference", "rewrite", "diff", "kernels", "llvm", "runtime",
+    "errors", "data", "graph", "ops", "reference", "rewrite", "notation", "dsl", "diff", "kernels", "llvm", "runtime",
     "inspect", "ship", "pipeline", "__init__", "cli", "__main__",
 )
 
