@@ -78,12 +78,14 @@ def state(name: str, shape: ShapeLike = (), init: Start = None, dtype: DTypeish 
     return _weight("state", name, shape, init, dtype)
 
 
-def layer_param(layer: Layer | str, suffix: str, shape: ShapeLike, init: Start = None) -> Tensor:
+def layer_param(
+    layer: Layer | str, suffix: str, shape: ShapeLike, init: Start = None, dtype: DTypeish = "float32"
+) -> Tensor:
     """The parameter of a layer: ``name.suffix`` for a layer named by the user, else named when the graph is built."""
     if isinstance(layer, str):
-        return param(f"{layer}.{suffix}", shape, init)
+        return param(f"{layer}.{suffix}", shape, init, dtype)
     start = _start("param", suffix, shape_of("param", shape), init)
-    return _declared("param", None, shape, float32, Leaf(None, start, layer=layer, suffix=suffix))
+    return _declared("param", None, shape, dtype, Leaf(None, start, layer=layer, suffix=suffix))
 
 
 def hyper(name: str, default: float) -> Tensor:

@@ -139,7 +139,7 @@ def initial(parameter: Handle, name: str, seed: int) -> Array:
 def generator(seed: int, name: str) -> np.random.Generator:
     """The generator of a parameter: the seed and the name decide it, in every process alike.
 
-    >>> generator(0, "w").integers(100) == generator(0, "w").integers(100)
+    >>> bool(generator(0, "w").integers(100) == generator(0, "w").integers(100))
     True
     """
     words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")
