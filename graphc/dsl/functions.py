@@ -147,17 +147,7 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The product over ``axis``; integers and booleans give int64."""
-    tensor = as_tensor(x)
-    axes = range(tensor.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    try:
-        order = sorted((axis_of("prod", a, tensor.ndim) for a in axes), reverse=True)
-    except GraphcError as error:
-        fail(error)
-    if len(set(order)) < len(order) or not order:
-        return apply(REGISTRY["prod"], tensor, axis=_axis(axis), keepdims=bool(keepdims))
-    for k in order:  # one axis at a time: the derivative multiplies the others along one
-        tensor = apply(REGISTRY["prod"], tensor, axis=k, keepdims=bool(keepdims))
-    return tensor
+    return apply(REGISTRY["prod"], x, axis=_axis(axis), keepdims=bool(keepdims))
 
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:

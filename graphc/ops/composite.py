@@ -302,6 +302,19 @@ def _np_norm(x: Array, axis: Axis = None, ord: float = 2, keepdims: bool = False
     return np.asarray(np.sum(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord))
 
 
+def _np_scatter_add(x: Array, indices: Array, source: Array, axis: int = 0) -> Array:
+    result, place = x.copy(), list(np.indices(source.shape))
+    place[axis] = indices
+    np.add.at(result, tuple(place), source)
+    return result
+
+
+def _np_index_add(x: Array, indices: Array, source: Array, axis: int = 0) -> Array:
+    result = np.moveaxis(x.copy(), axis, 0)
+    np.add.at(result, indices, np.moveaxis(source, axis, 0))  # type: ignore[arg-type]
+    return np.moveaxis(result, 0, axis)
+
+
 def _classes(shape: tuple[int, ...], target: tuple[int, ...], count: int, **attrs: int | float) -> Sample:
     return Sample((Draw(shape), Draw(target, 0, count, "int32")), tuple(attrs.items()))
 
@@ -346,6 +359,23 @@ RECORDS: tuple[Record, ...] = (
     Record("kl_div", "composite", None, _np_kl, _losses(0.1, 1), "target * (log(target) - logp), reduced as asked."),
     Record("cosine_similarity", "composite", None, _np_cosine, (sample((4, 5), (4, 5)), sample((4, 5), (4, 5), axis=0)),
            "The cosine of the angle between vectors along an axis."),
+    Record("stack", "composite", None, lambda *tensors, axis=0: np.stack(tensors, axis),
+           (sample((3,), (3,)), sample((2, 3), (2, 3), (2, 3), axis=-1)), "Tensors of one shape along a new axis."),
+    Record("embedding", "composite", None, lambda table, indices: table[indices],
+           (Sample((Draw((5, 3)), Draw((2, 2), 0, 5, "int32"))),), "The rows of a table at indices from data."),
+    Record("scatter_add", "composite", None, _np_scatter_add,
+           (Sample((Draw((4, 3)), Draw((6, 3), 0, 4, "int32"), Draw((6, 3)))),
+            Sample((Draw((2, 5)), Draw((2, 3), 0, 5, "int32"), Draw((2, 3))), (("axis", 1),))),
+           "x with elements added at indices of their own."),
+    Record("index_add", "composite", None, _np_index_add,
+           (Sample((Draw((5, 3)), Draw((4,), 0, 5, "int32"), Draw((4, 3)))),
+            Sample((Draw((2, 5)), Draw((3,), 0, 5, "int32"), Draw((2, 3))), (("axis", -1),))),
+           "x with slices added at indices."),
+    Record("reshape", "composite", None, lambda x, shape: np.reshape(x, shape),
+           (sample((4, 3), shape=(2, 6)), sample((2, 3, 4), shape=(-1,)), sample((1,), shape=())), "The same elements in another shape."),
+    Record("transpose", "composite", None, lambda x, axes=None: np.transpose(x, axes),
+           (sample((2, 3, 4)), sample((2, 3), axes=(1, 0))), "The axes reversed, or in a given order."),
+    Record("stop_gradient", "composite", None, np.positive, (Sample((Draw((3,)),), (), False),), "The same value, a constant to derivatives."),
     Record("tile", "composite", None, lambda x, repetitions: np.tile(x, repetitions),
            (sample((3,), repetitions=2), sample((2, 3), repetitions=(2, 1, 3))), "The whole tensor repeated along each axis."),
     Record("repeat", "composite", None, lambda x, repetitions, axis=0: np.repeat(x, repetitions, axis),

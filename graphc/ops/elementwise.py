@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.errors import DTypeError
-from graphc.graph.dtypes import DType, as_dtype, float32, with_number
+from graphc.graph.dtypes import DType, as_dtype, boolean, float32, float64, int32, int64, with_number
 from graphc.graph.formula import Affine, Formula, Read, Shape, constant, plain, var
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import BodyBuilder, Scalar
@@ -284,8 +284,8 @@ CHOICES: tuple[Record, ...] = (
     ),
     elementwise(
         "cast", _cast, lambda x, dtype: np.asarray(x).astype(as_dtype(dtype).numpy), "The operand in another element type.",
-        (sample((4, 3), dtype="float64"), sample((4, 3), dtype="float32")) + tuple(
-            sample((4, 3), grad=False, dtype=d) for d in ("int32", "int64", "bool")),
+        (sample((4, 3), dtype=float64), sample((4, 3), dtype=float32)) + tuple(
+            sample((4, 3), grad=False, dtype=d) for d in (int32, int64, boolean)),
     ),
 )  # fmt: skip
 

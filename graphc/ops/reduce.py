@@ -140,7 +140,7 @@ def _samples(dtype: str = "f", grad: bool = True) -> tuple[Sample, ...]:
     )
 
 
-_INDEX = (sample((4, 5), grad=False, axis=1), sample((2, 3, 4), grad=False, axis=0, keepdims=True), sample((3, 4), grad=False))
+_INDEX = (sample((4, 5), grad=False, axis=1), sample((2, 3, 4), grad=False, axis=0, keepdims=True), sample((7,), grad=False, axis=-1))
 
 
 
