@@ -106,8 +106,10 @@ class Formula:
         return int64 if self.combine in ("argmax", "argmin") else self.body.dtype
 
     def is_plain(self) -> bool:
-        """Whether the write map is the variables v0, v1, … in order: a gather form."""
-        return all(isinstance(w, Affine) and w.variable() == k for k, w in enumerate(self.write))
+        """Whether the write map is the variables v0, v1, … in order, over all of the result: a gather form."""
+        return self.extents[: len(self.write)] == self.shape and all(
+            isinstance(w, Affine) and w.variable() == k for k, w in enumerate(self.write)
+        )
 
     def reduced(self) -> tuple[int, ...]:
         """The variables that a plain formula combines over."""
