@@ -38,7 +38,7 @@ def is_simple(tree: Tree) -> bool:
 
 def body_tree(body: Body, at: int, terms: Terms) -> Tree:
     """The instruction ``at`` of a body as a tree."""
-    needed = needs(body, at)
+    needed = needs(body, at, terms.known)
     uses = [0] * len(body.instrs)
     for place in needed:
         for arg in body.instrs[place].args:
@@ -66,12 +66,12 @@ def body_tree(body: Body, at: int, terms: Terms) -> Tree:
     return trees[at]
 
 
-def needs(body: Body, at: int) -> list[int]:
-    """The instructions that one needs, itself included, in order."""
+def needs(body: Body, at: int, known: Callable[[int], object] | None = None) -> list[int]:
+    """The instructions that one needs, itself included, in order; what a ``known`` one is made of is not needed."""
     found = [False] * len(body.instrs)
     found[at] = True
     for place in range(at, -1, -1):
-        if found[place]:
+        if found[place] and not (known is not None and known(place)):
             for arg in body.instrs[place].args:
                 found[arg] = True
     return [place for place in range(at + 1) if found[place]]

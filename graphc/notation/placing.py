@@ -16,10 +16,11 @@ SPREAD = Symbol("None")
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """An operand of a formula: how it is written, and its shape."""
+    """An operand of a formula: how it is written, and its shape. uniform: whether all its elements are equal."""
 
     tree: Tree
     shape: Shape
+    uniform: bool = False
 
 
 def axis_letter(extent: SizeLike, position: int) -> str:
@@ -49,6 +50,8 @@ def variables_of(read: Read) -> tuple[int, ...]:
 
 def placed(operand: Operand, index: Sequence[Index], axes: Sequence[int], extents: Shape) -> Tree | None:
     """The operand read at ``index`` as a tensor over the variables ``axes``; None where that cannot be written."""
+    if operand.uniform:
+        return operand.tree
     if any(isinstance(i, FromData) for i in index):
         return None
     exprs = [i for i in index if isinstance(i, Affine)]

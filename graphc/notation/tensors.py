@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from graphc.graph.formula import Formula, FromData, Read, always
 from graphc.graph.sizes import product
@@ -16,22 +17,26 @@ from graphc.notation.tree import Applied, At, Infix, Joined, Symbol, Tree, oppos
 
 SIGNS = {"sum": "Σ", "prod": "Π"}
 Axes = tuple[int, ...]
+NO_MARKS: Mapping[int, Tree] = MappingProxyType({})
 
 
 class NoForm(Exception):
     """The formula, or a part of it, has no form in whole tensors."""
 
 
-def tensor_tree(formula: Formula, operands: Sequence[Operand], spill: Callable[[Tree], Tree]) -> Tree | None:
+def tensor_tree(
+    formula: Formula, operands: Sequence[Operand], spill: Callable[[Tree], Tree], marks: Mapping[int, Tree] = NO_MARKS
+) -> Tree | None:
     """The formula in whole tensors, or None where it has no such form.
 
-    spill: gives a name to a part that grows too large.
+    spill: gives a name to a part that grows too large. marks: instructions of an elementwise body that are already
+    known as tensors of the result's shape.
     """
     rank = len(formula.write)
     if not formula.is_plain() or formula.extents[:rank] != formula.shape:
         return None
     try:
-        tree = _Tensors(formula, operands, spill).whole()
+        tree = _Tensors(formula, operands, spill, marks).whole()
     except NoForm:
         return None
     return None if _has_index(tree) else tree
@@ -52,8 +57,11 @@ class _Hot:
 class _Tensors:
     """Reads one formula's parts in whole tensors."""
 
-    def __init__(self, formula: Formula, operands: Sequence[Operand], spill: Callable[[Tree], Tree]) -> None:
+    def __init__(
+        self, formula: Formula, operands: Sequence[Operand], spill: Callable[[Tree], Tree], marks: Mapping[int, Tree]
+    ) -> None:
         self.formula = formula
+        self.marks = marks
         self.operands = operands
         self.name = spill
         self.hot: list[_Hot] = []
@@ -88,7 +96,7 @@ class _Tensors:
             index=lambda v: Symbol(f"#{v}"),
             spill=self.spill,
             has_axes=lambda place: bool(self.used(place)),
-            known=lambda place: self.equality(place, axes),
+            known=lambda place: self.marks.get(place) or self.equality(place, axes),
         )
         return body_tree(formula.body, at, terms)
 
@@ -104,7 +112,7 @@ class _Tensors:
         for place in needs(self.formula.body, at):
             instr = self.formula.body.instrs[place]
             if isinstance(instr.attr, int) and instr.op == "read":
-                found.update(dict.fromkeys(variables_of(self.formula.reads[instr.attr])))
+                found.update(dict.fromkeys(self.variables(self.formula.reads[instr.attr])))
             elif isinstance(instr.attr, int) and instr.op == "index":
                 found[instr.attr] = None
         return tuple(found)
@@ -113,7 +121,11 @@ class _Tensors:
         """The variables of each read on which an instruction depends, in the order of its axes."""
         instrs = [self.formula.body.instrs[place] for place in needs(self.formula.body, at)]
         reads = [i.attr for i in instrs if i.op == "read" and isinstance(i.attr, int)]
-        return [variables_of(self.formula.reads[k]) for k in reads]
+        return [self.variables(self.formula.reads[k]) for k in reads]
+
+    def variables(self, read: Read) -> Axes:
+        """The variables that move a read's value: none where all elements are equal."""
+        return () if self.operands[read.operand].uniform else variables_of(read)
 
     def order(self, reads: Sequence[Sequence[Axes]]) -> Axes:
         """All variables of some reads, in the order of the one that has them all; else as they are numbered."""
@@ -129,7 +141,7 @@ class _Tensors:
         if any(not always(g, self.formula.extents) for g in read.guards):
             raise NoForm
         operand = self.operands[read.operand]
-        if any(isinstance(i, FromData) for i in read.index):
+        if any(isinstance(i, FromData) for i in read.index) and not operand.uniform:
             return self.looked_up(read, operand, axes)
         tree = placed(operand, read.index, axes, self.formula.extents)
         if tree is None:

@@ -1,0 +1,257 @@
+"""A graph as lines of mathematics: which values get a line, what they are called, and what stands in each.
+
+A value has a line of its own where the user named it, where it is the derivative of something named, where it is used
+more than once, or where it would make another line too long; all others stand inside the line that uses them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from graphc.graph.graph import NAMED, ConstValue, Graph, Node
+from graphc.notation.algebra import number
+from graphc.notation.bodies import is_simple
+from graphc.notation.operations import operation_tree
+from graphc.notation.placing import Operand
+from graphc.notation.points import point_tree
+from graphc.notation.recognise import Named, named_parts, shown_inputs
+from graphc.notation.tensors import tensor_tree
+from graphc.notation.tree import Applied, At, Line, Number, Symbol, Tree, weight
+from graphc.rewrite.solve import solve
+
+_SILENT = ("stop_gradient", "variable")
+_LEAF_NAMES = {"count": "step", "training": "training"}
+_SHORT = {"softmax": "p", "log_softmax": "logp"}
+
+
+def graph_lines(
+    graph: Graph, outputs: Mapping[str, Node] | Sequence[Node] | None = None, define: bool | None = None
+) -> tuple[Line, ...]:
+    """The lines of some nodes, by name or not (of the graph's outputs and updates, where none are given), in order.
+
+    define: whether values that the user named are defined by lines of their own; else they are taken as known. By
+    default they are, unless every output is a derivative.
+    """
+    given = graph.outputs if outputs is None else outputs
+    ends = [(name, given[name]) for name in given] if isinstance(given, Mapping) else [("", node) for node in given]
+    updates = dict(graph.updates) if outputs is None else {}
+    roots = list(dict.fromkeys([*(node for _, node in ends), *updates.values()]))
+    if define is None:
+        define = bool(updates) or not all(_is_derived(graph, node) for node in roots)
+    return _Writer(graph, ends, updates, roots, define).lines()
+
+
+def _is_derived(graph: Graph, node: Node) -> bool:
+    """Whether a value was made by differentiation or rewriting: no operation and no name of the user's."""
+    origins = graph.origins.get(node, ())
+    return node.kind not in NAMED and bool(origins) and not any(o.op or o.name for o in origins)
+
+
+class _Writer:
+    """Writes one graph's lines."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        ends: Sequence[tuple[str, Node]],
+        updates: Mapping[Node, Node],
+        roots: Sequence[Node],
+        define: bool,
+    ) -> None:
+        self.graph = graph
+        self.ends = ends
+        self.updates = updates
+        self.roots = roots
+        self.define = define
+        self.parts: dict[Node, Mapping[int, Named]] = {}
+        self.pointwise: dict[Node, bool] = {}
+        self.shown: dict[Node, tuple[Node, ...]] = {}
+        self.uniform: dict[Node, bool] = {}
+        self.nodes = self._reach()
+        self.name_of = self._names()
+        self.taken = dict.fromkeys(self.name_of.values())
+        self.tree_of: dict[Node, Tree] = {}
+        self.written: list[Line] = []
+
+    def lines(self) -> tuple[Line, ...]:
+        """All lines."""
+        uses: dict[Node, int] = {}
+        indexed: dict[Node, bool] = {}
+        for node in self.nodes:
+            for operand in self.shown.get(node, ()):
+                uses[operand] = uses.get(operand, 0) + 1
+                indexed[operand] = indexed.get(operand, False) or node in self.pointwise
+        for node in self.nodes:
+            self.uniform[node] = self._is_uniform(node)
+            self.tree_of[node] = self._tree(node, uses.get(node, 0), indexed.get(node, False))
+        for name, node in self.ends:
+            tree = self.tree_of[node]
+            if (name and self.name_of.get(node) != name) or (not name and not isinstance(tree, Symbol)):
+                self.written.append(Line(name, (), tree, node.shape))
+        for target, value in self.updates.items():
+            self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
+        return tuple(self.written)
+
+    def _reach(self) -> list[Node]:
+        """The nodes that are shown, each after those that it is made of; named values are recognised on the way."""
+        found: dict[Node, None] = {}
+        stack = list(self.roots)
+        while stack:
+            node = stack.pop()
+            if node in found:
+                continue
+            found[node] = None
+            if self._is_given(node):
+                continue
+            self.parts[node] = named_parts(node, self._is_opaque)
+            if node.kind == "formula" and len(node.formula.body.instrs) - 1 not in self.parts[node]:
+                probe = [Operand(Symbol("x"), i.shape) for i in node.inputs]
+                marks = {place: Symbol("x") for place in self.parts[node]}
+                if tensor_tree(solve(node.formula), probe, lambda tree: tree, marks) is None:
+                    self.pointwise[node] = True
+                    self.parts[node] = {}
+            self.shown[node] = shown_inputs(node, self.parts[node])
+            stack.extend(self.shown[node])
+        return sorted(found, key=lambda n: n.number)
+
+    def _is_opaque(self, node: Node) -> bool:
+        """Whether a value has a name of the user's, so that it is not opened up."""
+        return bool(self.graph.name(node))
+
+    def _is_given(self, node: Node) -> bool:
+        """Whether a value is taken as known: a leaf, or the user's own value where those are not defined."""
+        if not node.inputs:
+            return True
+        if node.kind in _SILENT:
+            return False
+        return not self.define and node not in self.roots and bool(self.graph.name(node))
+
+    def _names(self) -> dict[Node, str]:
+        """Names that stand for nodes: outputs', the user's, ``d_`` and the name of what it is the derivative of."""
+        chosen: dict[Node, str] = {}
+        owner: dict[str, Node] = {}
+        leaves = [n for n in self.nodes if n.kind != "const" and not n.inputs]
+        candidates = [(n, _leaf_name(n)) for n in leaves]
+        candidates += [(n, self.graph.name(n)) for n in self.nodes]
+        candidates += [(n, self._note(n)) for n in reversed(self.nodes)]  # the last of several is their sum
+        candidates += [(n, name) for name, n in self.ends]
+        for node, name in candidates:
+            if name and node not in chosen and name not in owner and node.kind not in _SILENT:
+                chosen[node] = name
+                owner[name] = node
+        return chosen
+
+    def _note(self, node: Node) -> str:
+        for origin in self.graph.origins.get(node, ()):
+            if re.fullmatch(r"[dt]_\S+", origin.note):
+                return origin.note
+        return ""
+
+    def _fresh(self, stem: str = "t") -> str:
+        """A name that nothing has yet."""
+        number_ = 0 if stem != "t" else 1
+        while True:
+            name = f"{stem}{number_ or ''}"
+            if name not in self.taken:
+                self.taken[name] = None
+                return name
+            number_ += 1
+
+    def _is_uniform(self, node: Node) -> bool:
+        """Whether all elements of a value are equal, so that it broadcasts to anything."""
+        if not node.shape:
+            return True
+        if isinstance(node.attr, ConstValue):
+            array = node.attr.array()
+            return bool((array == array.flat[0]).all())
+        if node.kind != "formula":
+            return node.kind in _SILENT and self.uniform[node.inputs[0]]
+        formula = solve(node.formula)
+        moves = formula.combine != "none" or formula.guards or formula.body.indices() or not formula.reads
+        guarded = any(r.guards for r in formula.reads)
+        return not moves and not guarded and all(self.uniform.get(i, False) for i in node.inputs)
+
+    def _tree(self, node: Node, uses: int, needs_name: bool) -> Tree:
+        """How a node is written where it is used; writes its line first where it has one."""
+        if node.kind == "const":
+            return self._const(node, needs_name)
+        if self._is_given(node):
+            return Symbol(self.name_of.get(node) or _leaf_name(node))
+        if node.kind in _SILENT:
+            return self.tree_of[node.inputs[0]]
+        name = self.name_of.get(node, "")
+        index: tuple[str, ...] = ()
+        sign = "="
+        value = self._value(node)
+        if value is None:
+            name = name or self._fresh()
+            formula = solve(node.formula)
+            operands = [Operand(self.tree_of[i], i.shape) for i in node.inputs]
+            index, value = point_tree(formula, operands, self._part)
+            sign = "=" if formula.is_plain() else "+="
+        simple = isinstance(value, (Symbol, Number)) and not name
+        if simple or not (name or needs_name or not is_simple(value) or (uses > 1 and not self._is_short(node, value))):
+            return value
+        whole = self._whole(node)
+        name = name or self._fresh(_SHORT.get(whole.name, "t") if whole else "t")
+        self.written.append(Line(name, index, value, node.shape, sign))
+        return Symbol(name)
+
+    def _value(self, node: Node) -> Tree | None:
+        """What a node is, in whole tensors; None where it has no such form."""
+        whole = self._whole(node)
+        if whole is not None:
+            return self._named(whole)
+        if node.kind == "formula":
+            trees = [self.tree_of.get(i, Symbol("?")) for i in node.inputs]
+            by_name = operation_tree(self.graph.origins.get(node, ()), node, trees)
+            if by_name is not None and not self.parts[node]:
+                return by_name
+            operands = [
+                Operand(t, i.shape, self.uniform.get(i, False)) for t, i in zip(trees, node.inputs, strict=True)
+            ]
+            marks = {place: self._named(named) for place, named in self.parts[node].items()}
+            return None if node in self.pointwise else tensor_tree(solve(node.formula), operands, self._part, marks)
+        trees = [self.tree_of[i] for i in node.inputs]
+        if node.kind == "reshape":
+            return Applied("reshape", (*trees, Symbol(" × ".join(str(s) for s in node.shape) or "()")))
+        return Applied(node.kind, tuple(trees))
+
+    def _whole(self, node: Node) -> Named | None:
+        """What a node is as a whole, where that has a name."""
+        return self.parts.get(node, {}).get(len(node.formula.body.instrs) - 1) if node.kind == "formula" else None
+
+    def _named(self, named: Named) -> Tree:
+        """``softmax(x)``, with the axis where it is not the last."""
+        last = named.name == "cross_entropy" or named.axis == len(named.operands[0].shape) - 1
+        axis = () if last else (Symbol(f"axis={named.axis}"),)
+        return Applied(named.name, (*(self.tree_of[o] for o in named.operands), *axis))
+
+    def _is_short(self, node: Node, tree: Tree) -> bool:
+        """Whether a value is as easily read again as its name."""
+        return weight(tree) <= (2 if self.uniform[node] else 1)
+
+    def _part(self, tree: Tree, letters: tuple[str, ...] = ()) -> Tree:
+        """A name for a part of a body, on a line of its own."""
+        for line in self.written:
+            if line.value == tree and line.index == letters:
+                return At(Symbol(line.name), tuple(Symbol(x) for x in letters)) if letters else Symbol(line.name)
+        name = self._fresh()
+        self.written.append(Line(name, letters, tree, ()))
+        return At(Symbol(name), tuple(Symbol(x) for x in letters)) if letters else Symbol(name)
+
+    def _const(self, node: Node, needs_name: bool) -> Tree:
+        """A constant: its number where it holds one number, else a name."""
+        value = node.attr
+        assert isinstance(value, ConstValue)
+        array = value.array()
+        if not needs_name and array.size and (array == array.flat[0]).all():
+            return number(str(array.flat[0]), node.dtype)
+        if node not in self.name_of:
+            self.name_of[node] = self._fresh("const")
+        return Symbol(self.name_of[node])
+
+
+def _leaf_name(node: Node) -> str:
+    return str(node.attr) if node.kind in NAMED else _LEAF_NAMES.get(node.kind, node.kind)
