@@ -1,7 +1,7 @@
 """The reference: runs any graph in NumPy, plainly. It is the oracle for everything compiled.
 
-A formula is evaluated over grids of index variables that broadcast, so an operand is held only over the variables that it
-depends on. Domains too large to hold are cut along one variable.
+A formula is evaluated over grids of index variables that broadcast, so an operand is held only over the variables
+that it depends on. Domains too large to hold are cut along one variable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from graphc.graph.formula import Affine, Formula, FromData, Guard, Index, Read
 from graphc.graph.graph import NAMED, ConstValue, Graph, Node, reachable
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import Body, Instr, const_value
-from graphc.graph.sizes import Size, evaluate as size_of
+from graphc.graph.sizes import Size
+from graphc.graph.sizes import evaluate as size_of
 from graphc.ops.combiners import COMBINERS
 from graphc.ops.special import SPECIAL
 
@@ -42,8 +43,8 @@ def evaluate(
     """The value of every node that ``nodes`` (by default the graph's outputs and updates) need.
 
     values: the inputs, parameters, states and hyper-parameters by name; run-time sizes follow from their shapes.
-    dtype64: float32 is computed as float64. absolute: a formula's terms are taken by their absolute values, which bounds
-    what rounding can do to its sum.
+    dtype64: float32 is computed as float64. absolute: a formula's terms are taken by their absolute values, which
+    bounds what rounding can do to its sum.
 
     Raises: InputError for a value that is missing, ShapeError for one of another shape, IndexRangeError for an index
     outside its axis.
@@ -247,7 +248,9 @@ def _read(read: Read, operands: Sequence[Array], part: Part) -> Array:
             return np.zeros((1,) * len(part.stops), dtype=array.dtype)
     for axis, i in enumerate(index):
         if i.size and not (0 <= i.min() and i.max() < array.shape[axis]):
-            raise InternalError(f"reference: index {i.min()} to {i.max()} of axis {axis} with {array.shape[axis]} elements")
+            raise InternalError(
+                f"reference: index {i.min()} to {i.max()} of axis {axis} with {array.shape[axis]} elements"
+            )
     if not index:
         value: Array = array.reshape((1,) * len(part.stops))
     else:
@@ -294,7 +297,7 @@ def _data(data: FromData, operands: Sequence[Array], part: Part) -> Ints:
         return array.astype(np.int64).reshape((1,) * len(part.stops))
     where = np.broadcast_arrays(*[part.affine(i) for i in data.index])
     inside = [np.clip(w, 0, n - 1) for w, n in zip(where, array.shape, strict=True)]
-    return array[tuple(inside)].astype(np.int64)
+    return np.asarray(array[tuple(inside)], dtype=np.int64)
 
 
 def _check_data(formula: Formula, operands: Sequence[Array], part: Part) -> None:
@@ -389,10 +392,10 @@ def _combine(formula: Formula, value: Array, full: tuple[int, ...], axes: tuple[
     return np.broadcast_to(joined, full[:rank])
 
 
-def _scatter(combine: str, result: Array, target: tuple[Array, ...], value: Array) -> None:
+def _scatter(combine: str, result: Array, target: tuple[Ints, ...], value: Array) -> None:
     ufuncs = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "logsumexp": np.logaddexp}
     if not target:
-        place: tuple[Array, ...] | tuple[()] = ()
+        place: tuple[()] = ()
         for single in value.ravel():
             result[place] = ufuncs[combine](result[place], single)
         return
@@ -411,15 +414,18 @@ def _einsum(formula: Formula, operands: Sequence[Array], extents: tuple[int, ...
             used[position] = [instr.attr]
         else:
             used[position] = used[instr.args[0]] + used[instr.args[1]]
+        if len(used[position]) > 6:
+            return None
     factors = used[len(body.instrs) - 1]
-    arguments: list[Array | list[int]] = []
+    arrays: list[NDArray[np.float64]] = []
+    names: list[str] = []
     named: dict[int, bool] = {}
     for k in factors:
         read = formula.reads[k]
         array = operands[read.operand]
         if read.guards or any(not isinstance(i, Affine) for i in read.index):
             return None
-        letters: list[int] = []
+        letters = ""
         picks: list[slice | int] = []
         for i in read.index:
             variable = i.variable() if isinstance(i, Affine) else None
@@ -427,12 +433,14 @@ def _einsum(formula: Formula, operands: Sequence[Array], extents: tuple[int, ...
                 picks.append(0)
             elif variable is not None:
                 picks.append(slice(0, extents[variable]))
-                letters.append(variable)
+                letters += chr(ord("a") + variable)
                 named[variable] = True
             else:
                 return None
-        arguments += [array[tuple(picks)].astype(dtype.numpy, copy=False), letters]
-    if len(named) < len(formula.extents) or len(factors) > 6 or len(formula.extents) > 20:
+        arrays.append(array[tuple(picks)].astype(dtype.numpy, copy=False))
+        names.append(letters)
+    if len(named) < len(formula.extents) or len(formula.extents) > 20:
         return None
-    value = np.einsum(*arguments, list(range(len(formula.write))), optimize=len(factors) > 1)  # type: ignore[call-overload]
+    result = "".join(chr(ord("a") + v) for v in range(len(formula.write)))
+    value = np.einsum(f"{','.join(names)}->{result}", *arrays, optimize=len(factors) > 1)
     return np.asarray(value, dtype=dtype.numpy)

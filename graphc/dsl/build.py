@@ -22,8 +22,8 @@ class Built:
 def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Built:
     """The graph of ``outputs``.
 
-    variables: handles that derivatives are taken by. One that is no declared leaf gets a ``variable`` node of its own, which
-    its consumers read, so that an equal expression written elsewhere is another variable.
+    variables: handles that derivatives are taken by. One that is no declared leaf gets a ``variable`` node of its
+    own, which its consumers read, so that an equal expression written elsewhere is another variable.
 
     Raises: DefinitionError where two declarations share a name, or two updates a state.
     """
@@ -128,7 +128,8 @@ def _leaf_names(order: Iterable[Handle]) -> dict[Handle, str]:
         other = owner.setdefault(name, handle)
         if other is not handle:
             raise DefinitionError(
-                f"{handle.kind}: the name {name!r} is declared twice; needs a name of its own\n  {other.site}\n  {handle.site}"
+                f"{handle.kind}: the name {name!r} is declared twice; needs a name of its own\n"
+                f"  {other.site}\n  {handle.site}"
             )
         found[handle] = name
     return found

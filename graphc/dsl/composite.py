@@ -13,6 +13,7 @@ from graphc.dsl.handle import located
 from graphc.dsl.tensor import Tensor, as_tensor
 from graphc.errors import GraphcError
 from graphc.ops import composite as made
+from graphc.ops import losses
 from graphc.ops.composite import Ops
 
 P = ParamSpec("P")
@@ -44,14 +45,14 @@ std = _of_tensors(made.std)
 norm = _of_tensors(made.norm)
 softmax = _of_tensors(made.softmax)
 log_softmax = _of_tensors(made.log_softmax)
-cross_entropy = _of_tensors(made.cross_entropy)
-nll = _of_tensors(made.nll)
-mse = _of_tensors(made.mse)
-mae = _of_tensors(made.mae)
-huber = _of_tensors(made.huber)
-bce_with_logits = _of_tensors(made.bce_with_logits)
-hinge = _of_tensors(made.hinge)
-kl_div = _of_tensors(made.kl_div)
+cross_entropy = _of_tensors(losses.cross_entropy)
+nll = _of_tensors(losses.nll)
+mse = _of_tensors(losses.mse)
+mae = _of_tensors(losses.mae)
+huber = _of_tensors(losses.huber)
+bce_with_logits = _of_tensors(losses.bce_with_logits)
+hinge = _of_tensors(losses.hinge)
+kl_div = _of_tensors(losses.kl_div)
 cosine_similarity = _of_tensors(made.cosine_similarity)
 stack = _of_tensors(made.stack)
 tile = _of_tensors(made.tile)

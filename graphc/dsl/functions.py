@@ -6,11 +6,12 @@ An operand is a tensor, a number, a size or an array. The records (``ops/``) say
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Union
+from itertools import pairwise
 
 import numpy as np
 
-from graphc.dsl.declare import DTypeish, ShapeLike, special, stop_gradient
+from graphc.dsl.declare import DTypeish, ShapeLike, special
+from graphc.dsl.declare import stop_gradient as stop_gradient
 from graphc.dsl.tensor import Tensor, TensorLike, apply, as_tensor, fail
 from graphc.errors import DefinitionError, DTypeError, GraphcError, ShapeError
 from graphc.graph.dtypes import Number, as_dtype
@@ -21,7 +22,7 @@ from graphc.ops.special import reshape_shape
 
 Unary = Callable[[TensorLike], Tensor]
 Binary = Callable[[TensorLike, TensorLike], Tensor]
-Axis = Union[int, tuple[int, ...], None]
+Axis = int | tuple[int, ...] | None
 
 
 def _named(record: Record, function: Callable[..., Tensor]) -> None:
@@ -53,7 +54,13 @@ add, subtract, multiply, divide = _binary("add"), _binary("subtract"), _binary("
 pow, floor_divide, remainder = _binary("pow"), _binary("floor_divide"), _binary("remainder")
 maximum, minimum, hypot = _binary("maximum"), _binary("minimum"), _binary("hypot")
 logaddexp, atan2 = _binary("logaddexp"), _binary("atan2")
-negative, positive, abs, sign, square = _unary("negative"), _unary("positive"), _unary("abs"), _unary("sign"), _unary("square")
+negative, positive, abs, sign, square = (
+    _unary("negative"),
+    _unary("positive"),
+    _unary("abs"),
+    _unary("sign"),
+    _unary("square"),
+)
 sqrt, rsqrt, reciprocal = _unary("sqrt"), _unary("rsqrt"), _unary("reciprocal")
 exp, exp2, expm1 = _unary("exp"), _unary("exp2"), _unary("expm1")
 log, log2, log10, log1p = _unary("log"), _unary("log2"), _unary("log10"), _unary("log1p")
@@ -176,7 +183,8 @@ def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the largest element along ``axis`` stands (None: in the whole tensor laid flat), int64; the first of several.
+    """Where the largest element along ``axis`` stands (None: in the whole tensor laid flat), int64; the first of
+    several.
 
     >>> argmax(as_tensor([1.0, 3.0, 3.0])).eval()
     array(1)
@@ -185,7 +193,9 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Where the smallest element along ``axis`` stands (None: in the whole tensor laid flat), int64; the first of several."""
+    """Where the smallest element along ``axis`` stands (None: in the whole tensor laid flat), int64; the first of
+    several.
+    """
     return _arg("argmin", x, axis, keepdims)
 
 
@@ -279,7 +289,8 @@ def concat(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     >>> concat([as_tensor([1, 2]), as_tensor([3])]).eval()
     array([1, 2, 3])
     """
-    if isinstance(tensors, Tensor) or not len(tensors):
+    given: object = tensors
+    if isinstance(given, Tensor) or not len(tensors):
         fail(DefinitionError("concat: no list of tensors given; needs at least one tensor in a list"))
     return apply(REGISTRY["concat"], *[as_tensor(t) for t in tensors], axis=axis)
 
@@ -307,10 +318,7 @@ def split(x: TensorLike, parts: int | Sequence[int], axis: int = 0) -> list[Tens
     bounds: list[SizeLike] = [0, *places, size]
     front: tuple[AttrValue, ...] = (("slice", None, None, None),) * k
     back: tuple[AttrValue, ...] = (("slice", None, None, None),) * (tensor.ndim - k - 1)
-    return [
-        apply(REGISTRY["slice"], tensor, spec=(*front, ("slice", a, b, None), *back))
-        for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [apply(REGISTRY["slice"], tensor, spec=(*front, ("slice", a, b, None), *back)) for a, b in pairwise(bounds)]
 
 
 def flip(x: TensorLike, axis: Axis = None) -> Tensor:
@@ -319,7 +327,9 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
 
 
 def roll(x: TensorLike, shift: int, axis: int | None = None) -> Tensor:
-    """Elements moved by ``shift`` along an axis (None: in the tensor laid flat), those beyond its end put at its start."""
+    """Elements moved by ``shift`` along an axis (None: in the tensor laid flat), those beyond its end put at its
+    start.
+    """
     tensor = as_tensor(x)
     if axis is None:
         return reshape(apply(REGISTRY["roll"], reshape(tensor, (-1,)), shift=shift, axis=0), tensor.shape)
@@ -332,7 +342,7 @@ def pad(x: TensorLike, widths: int | Sequence[int] | Sequence[Sequence[int]], va
     >>> pad(as_tensor([1.0]), (1, 2)).eval()
     array([0., 1., 0., 0.], dtype=float32)
     """
-    if isinstance(value, Tensor):
+    if not isinstance(value, (bool, int, float, np.generic)):
         fail(DTypeError("pad: a tensor given as value; needs a number"))
     return apply(REGISTRY["pad"], as_tensor(x), value, widths=_nested(widths))
 
@@ -344,7 +354,8 @@ def _nested(value: int | Sequence[int] | Sequence[Sequence[int]]) -> AttrValue:
 
 
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
-    """The matrix product of the last two axes; axes before them broadcast, a vector is a row on the left, a column on the right.
+    """The matrix product of the last two axes; axes before them broadcast, a vector is a row on the left, a column
+    on the right.
 
     Raises: ShapeError where the inner sizes differ.
 

@@ -41,8 +41,8 @@ class Layer:
 class Leaf:
     """What a declared input, parameter, state or hyper-parameter holds besides its type.
 
-    name: None until the graph is built; then ``layer`` and ``suffix`` decide. init: of a parameter or state. default: of
-    a hyper-parameter.
+    name: None until the graph is built; then ``layer`` and ``suffix`` decide. init: of a parameter or state.
+    default: of a hyper-parameter.
     """
 
     name: str | None
@@ -101,7 +101,9 @@ class Handle:
 
     @property
     def name(self) -> str:
-        """The user's name for the value: declared, given by ``named``, or of the variable it was stored to; else empty."""
+        """The user's name for the value: declared, given by ``named``, or of the variable it was stored to; else
+        empty.
+        """
         if self.label:
             return self.label
         if isinstance(self.attr, Leaf) and self.attr.name:

@@ -25,8 +25,8 @@ class Interned:
 def intern(outputs: Mapping[str, Tensor], variables: Sequence[Tensor] = ()) -> Interned:
     """The graph of ``outputs``, with the updates that they carry.
 
-    variables: tensors that derivatives are taken by. One that is no declared leaf gets a ``variable`` node of its own, which
-    its consumers read, so that an equal expression written elsewhere is another variable.
+    variables: tensors that derivatives are taken by. One that is no declared leaf gets a ``variable`` node of its
+    own, which its consumers read, so that an equal expression written elsewhere is another variable.
 
     Raises: DefinitionError where two declarations share a name, or one state has two new values.
     """
@@ -41,7 +41,7 @@ def to_tensors(graph: Graph, nodes: Sequence[Node], known: Mapping[Node, Tensor]
     A ``variable`` node that is not in ``known`` is what it stands for.
     """
     made: dict[Node, Tensor] = dict(known)
-    stop = set(n.number for n in known)  # asked by number only, never iterated
+    stop = {n.number for n in known}  # asked by number only, never iterated
     for node in _between(nodes, stop):
         if node in made:
             continue

@@ -2,8 +2,8 @@
 
     python -m graphc.graph.derive > graphc/graph/partials.py
 
-A test runs this and compares the text. Of the forms of a derivative (over operands alone, or with the result ``y`` put in
-where it fits) the one with the fewest operations is taken, so ``tanh' = 1 - y*y`` comes out by itself.
+A test runs this and compares the text. Of the forms of a derivative (over operands alone, or with the result ``y``
+put in where it fits) the one with the fewest operations is taken, so ``tanh' = 1 - y*y`` comes out by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphc.graph.sympy_forms import SymPyExpr, apply_sympy
 # Derived by hand, with reasons, in rules.py.
 BY_HAND = ("pow", "softplus", "logaddexp", "remainder", "maximum", "minimum")
 
-HEAD = '''"""The partial derivatives of the smooth primitives, over their operands and the result ``y``. Made by ``derive.py``:
+HEAD = '''"""The partial derivatives of the smooth primitives, over operands and result ``y``. Made by ``derive.py``:
 
     python -m graphc.graph.derive > graphc/graph/partials.py
 
@@ -97,8 +97,9 @@ def _cost(expr: SymPyExpr) -> tuple[int, int, str]:
     """Functions of a scalar weigh most, divisions next, then operations; ties by text."""
     import sympy as sp
 
-    functions = len(expr.atoms(sp.Function)) + sum(1 for p in expr.atoms(sp.Pow) if not p.exp.is_Integer)
-    divisions = sum(1 for p in expr.atoms(sp.Pow) if p.exp.is_negative)
+    exponents = [p.args[1] for p in expr.atoms(sp.Pow)]
+    functions = len(expr.atoms(sp.Function)) + len([e for e in exponents if not isinstance(e, sp.Integer)])
+    divisions = len([e for e in exponents if e.could_extract_minus_sign()])
     return 8 * functions + 3 * divisions + int(sp.count_ops(expr)), len(str(expr)), str(expr)
 
 
@@ -142,7 +143,7 @@ def _product(part: SymPyExpr, of: Callable[[SymPyExpr, int], str]) -> tuple[str,
     import sympy as sp
 
     number, rest = part.as_coeff_Mul()
-    if number.is_negative and number == -1:
+    if float(number) == -1.0:
         return f"-{of(rest, 2)}", 2
     over, under = sp.fraction(part, exact=True)
     constant = sp.Mul(*[f for f in over.as_ordered_factors() if f.is_number])

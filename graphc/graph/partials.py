@@ -1,4 +1,4 @@
-"""The partial derivatives of the smooth primitives, over their operands and the result ``y``. Made by ``derive.py``:
+"""The partial derivatives of the smooth primitives, over operands and result ``y``. Made by ``derive.py``:
 
     python -m graphc.graph.derive > graphc/graph/partials.py
 

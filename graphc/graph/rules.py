@@ -54,7 +54,9 @@ def _minimum(a: Scalar, b: Scalar, y: Scalar) -> tuple[Factor, ...]:
 
 
 RULES: dict[str, Rule] = {
-    "pow": Rule(_pow, "at base 0 the derived form is 0 * log(0), at exponent 0 it is 0 * 0 ** -1: NaN where 0 is right"),
+    "pow": Rule(
+        _pow, "at base 0 the derived form is 0 * log(0), at exponent 0 it is 0 * 0 ** -1: NaN where 0 is right"
+    ),
     "softplus": Rule(_softplus, "the derived exp(a) / (1 + exp(a)) overflows"),
     "logaddexp": Rule(_logaddexp, "the derived exp(a) / (exp(a) + exp(b)) overflows"),
     "remainder": Rule(_remainder, "SymPy leaves the derivative of floor as it stands"),

@@ -1,13 +1,14 @@
 """The scalar namespace ``sym``: one function for every primitive, for whatever a formula is called with.
 
 A formula is written once, with operators and these functions. Called with ``Scalar`` values it writes a body, with
-NumPy arrays or numbers it computes, with SymPy expressions it gives an expression. SymPy is imported for the last alone.
+NumPy arrays or numbers it computes, with SymPy expressions it gives an expression. SymPy is imported for the last
+alone.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Union, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from graphc.graph.scalar import Operand, Scalar
 from graphc.graph.sympy_forms import SymPyExpr, apply_sympy, is_sympy
 
 Array = NDArray[np.generic]
-Anything = Union[Operand, Array, SymPyExpr]
+Anything = Operand | Array | SymPyExpr
 
 
 class Function:
@@ -32,13 +33,13 @@ class Function:
         self.swapped = swapped
 
     @overload
-    def __call__(self, *operands: Operand) -> Scalar: ...
+    def __call__(self, first: Operand, /, *others: Operand) -> Scalar: ...
 
     @overload
-    def __call__(self, *operands: Operand | Array) -> Array: ...
+    def __call__(self, first: Array, /, *others: Operand | Array) -> Array: ...
 
     @overload
-    def __call__(self, *operands: Anything) -> SymPyExpr: ...
+    def __call__(self, first: SymPyExpr, /, *others: Operand | SymPyExpr) -> SymPyExpr: ...
 
     def __call__(self, *operands: Anything) -> Scalar | Array | SymPyExpr | float | int | bool:
         """The value of the function, of the operands' kind.

@@ -26,6 +26,44 @@ class SymPyExpr(Protocol):
         """What the expression is made of."""
         ...
 
+    @property
+    def is_real(self) -> bool | None:
+        """Whether the value is a real number; None where that is not known."""
+        ...
+
+    @property
+    def is_number(self) -> bool:
+        """Whether there are no symbols."""
+        ...
+
+    def __float__(self) -> float: ...
+
+    def __ge__(self, other: int, /) -> bool: ...
+
+    def is_rational_function(self) -> bool:
+        """Whether it is a quotient of polynomials."""
+        ...
+
+    def could_extract_minus_sign(self) -> bool:
+        """Whether it is written with a minus sign in front."""
+        ...
+
+    def atoms(self, kind: type, /) -> set[SymPyExpr]:
+        """The parts of a kind."""
+        ...
+
+    def as_coeff_Mul(self) -> tuple[SymPyExpr, SymPyExpr]:
+        """A number and what it multiplies."""
+        ...
+
+    def has(self, *parts: object) -> bool:
+        """Whether one of the parts occurs."""
+        ...
+
+    def subs(self, old: object, new: object) -> SymPyExpr:
+        """The expression with a part replaced."""
+        ...
+
 
 def is_sympy(value: object) -> bool:
     """Whether ``value`` is a SymPy expression; imports nothing."""
@@ -107,16 +145,47 @@ def body_to_sympy(body: Body, reads: Sequence[SymPyExpr]) -> SymPyExpr:
 
 # SymPy's class names and the primitive that each is; n-ary ones are folded from the left.
 FROM_SYMPY: Mapping[str, str] = {
-    "Add": "add", "Mul": "mul", "Pow": "pow", "Abs": "abs", "sign": "sign", "exp": "exp", "log": "log", "sin": "sin",
-    "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2", "sinh": "sinh",
-    "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "floor": "floor",
-    "ceiling": "ceil", "Max": "maximum", "Min": "minimum", "Equality": "equal", "Unequality": "not_equal",
-    "StrictLessThan": "less", "LessThan": "less_equal", "StrictGreaterThan": "greater",
-    "GreaterThan": "greater_equal", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor", "Not": "logical_not",
-}  # fmt: skip
+    "Add": "add",
+    "Mul": "mul",
+    "Pow": "pow",
+    "Abs": "abs",
+    "sign": "sign",
+    "exp": "exp",
+    "log": "log",
+    "sin": "sin",
+    "cos": "cos",
+    "tan": "tan",
+    "asin": "asin",
+    "acos": "acos",
+    "atan": "atan",
+    "atan2": "atan2",
+    "sinh": "sinh",
+    "cosh": "cosh",
+    "tanh": "tanh",
+    "asinh": "asinh",
+    "acosh": "acosh",
+    "atanh": "atanh",
+    "erf": "erf",
+    "floor": "floor",
+    "ceiling": "ceil",
+    "Max": "maximum",
+    "Min": "minimum",
+    "Equality": "equal",
+    "Unequality": "not_equal",
+    "StrictLessThan": "less",
+    "LessThan": "less_equal",
+    "StrictGreaterThan": "greater",
+    "GreaterThan": "greater_equal",
+    "And": "logical_and",
+    "Or": "logical_or",
+    "Xor": "logical_xor",
+    "Not": "logical_not",
+}
 
 
-def evaluate_sympy(expr: SymPyExpr, symbols: Mapping[str, Operand], functions: Mapping[str, Callable[..., Operand]]) -> Operand:
+def evaluate_sympy(
+    expr: SymPyExpr, symbols: Mapping[str, Operand], functions: Mapping[str, Callable[..., Operand]]
+) -> Operand:
     """A SymPy expression computed with ``functions`` (those of ``sym``), its symbols replaced by name.
 
     Raises: DefinitionError for a function that has no primitive.
@@ -161,7 +230,9 @@ def _one(
     if name == "Pow":
         return _power(part, args, functions)
     if name == "Heaviside":
-        return functions["where"](functions["less"](args[0], 0), 0.0, functions["where"](functions["equal"](args[0], 0), 0.5, 1.0))
+        return functions["where"](
+            functions["less"](args[0], 0), 0.0, functions["where"](functions["equal"](args[0], 0), 0.5, 1.0)
+        )
     if name not in FROM_SYMPY:
         raise DefinitionError(f"elementwise: SymPy's {name} given; needs a function that gc.sym has")
     function = functions[FROM_SYMPY[name]]

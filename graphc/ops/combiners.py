@@ -74,8 +74,8 @@ def _extreme(point: Point) -> Scalar:
 def _others(point: Point) -> Scalar:
     """The product of the other points' values: what comes before times what comes after; never y / b, which fails at 0.
 
-    Points are ordered by their reduced variables, the first counting most: those before (after) a point agree with it in
-    the first few and are smaller (larger) in the next, which makes two products a reduced variable.
+    Points are ordered by their reduced variables, the first counting most: those before (after) a point agree with
+    it in the first few and are smaller (larger) in the next, which makes two products a reduced variable.
     """
     formula = point.formula
     n, rank = len(formula.extents), len(formula.write)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.errors import DTypeError
 from graphc.graph.dtypes import DType, as_dtype, boolean, float32, float64, int32, int64, with_number
@@ -23,7 +24,9 @@ from graphc.ops.record import Array, AttrValue, Draw, Operand, Record, Sample, T
 Function = Callable[..., Value]
 
 
-def build_elementwise(name: str, value: Function, operands: tuple[Operand, ...], attrs: dict[str, AttrValue]) -> Formula:
+def build_elementwise(
+    name: str, value: Function, operands: tuple[Operand, ...], attrs: dict[str, AttrValue]
+) -> Formula:
     """The formula of a scalar function over broadcast operands; numbers and sizes become part of its body."""
     tensors = [o for o in operands if isinstance(o, TensorType)]
     shape = broadcast(name, [t.shape for t in tensors])
@@ -123,7 +126,7 @@ def _power(s: Namespace, x: Value, p: Value) -> Value:
     if x.dtype.kind == "f" and p in (0.5, -0.5):
         return s.sqrt(x) if p > 0 else s.rsqrt(x)
     whole = int(p) if math.isfinite(p) and p == int(p) else 0
-    if x.dtype.kind == "i" and isinstance(p, float) or x.dtype.kind == "b" or not 1 <= abs(whole) <= 16:
+    if (x.dtype.kind == "i" and isinstance(p, float)) or x.dtype.kind == "b" or not 1 <= abs(whole) <= 16:
         return s.pow(x, p)
     result: Scalar | None = None
     square, left = x, abs(whole)
@@ -181,13 +184,13 @@ def _cast(s: Namespace, x: Scalar, dtype: DType) -> Value:
     return x.builder.cast(x, dtype)
 
 
-def _np_gelu(x: Array, approximate: str = "none") -> Array:
+def _np_gelu(x: NDArray[np.float64], approximate: str = "none") -> Array:
     if approximate == "tanh":
         return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    return np.asarray(0.5 * x * (1 + PRIMITIVES["erf"].numpy(np.asarray(x / math.sqrt(2)))))
+    return np.asarray(0.5 * x * np.add(1, PRIMITIVES["erf"].numpy(np.asarray(x / math.sqrt(2)))))
 
 
-def _np_selu(x: Array) -> Array:
+def _np_selu(x: NDArray[np.float64]) -> Array:
     return np.where(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * np.expm1(np.minimum(x, 0)))
 
 
@@ -199,7 +202,13 @@ UNARY = (-3.0, 3.0)
 
 
 def _activation(
-    name: str, value: Function, reference: Callable[..., Array], doc: str, *more: Sample, ties: str = "", smooth: bool = True
+    name: str,
+    value: Function,
+    reference: Callable[..., Array],
+    doc: str,
+    *more: Sample,
+    ties: str = "",
+    smooth: bool = True,
 ) -> Record:
     return elementwise(name, value, reference, doc, _samples(1, UNARY) + more, ties, smooth)
 
@@ -212,8 +221,12 @@ ARITHMETIC: tuple[Record, ...] = (
     _same("negative", "neg", "The operand with its sign changed."),
     elementwise("positive", lambda s, x: x, np.positive, "The operand itself.", _samples(1, UNARY)),
     elementwise(
-        "pow", _power, PRIMITIVES["pow"].numpy, "Power; a number as exponent becomes products and roots where it can.",
-        _samples(2, PRIMITIVES["pow"].domain) + tuple(sample((4,), p) for p in (2, 3, 7, 1.0, 0))
+        "pow",
+        _power,
+        PRIMITIVES["pow"].numpy,
+        "Power; a number as exponent becomes products and roots where it can.",
+        _samples(2, PRIMITIVES["pow"].domain)
+        + tuple(sample((4,), p) for p in (2, 3, 7, 1.0, 0))
         + tuple(Sample((Draw((4,), 0.3, 3.0), p)) for p in (-1, -2, 0.5, -0.5, 1.7)),
         ties="at base 0: 0 by the base where the exponent is 0, 0 by an exponent of at least 0",
     ),
@@ -230,23 +243,39 @@ ARITHMETIC: tuple[Record, ...] = (
     _same("hypot", "hypot", "sqrt(x*x + y*y)."),
     _same("logaddexp", "logaddexp", "log(exp(x) + exp(y)), without overflow."),
     _same("atan2", "atan2", "The angle of the point (y, x)."),
-)  # fmt: skip
+)
 
 TRANSCENDENTAL: tuple[Record, ...] = tuple(
     _same(name, name, doc)
     for name, doc in (
-        ("exp", "e to the power x."), ("exp2", "2 to the power x."), ("expm1", "exp(x) - 1, exact near 0."),
-        ("log", "Natural logarithm."), ("log2", "Logarithm to base 2."), ("log10", "Logarithm to base 10."),
-        ("log1p", "log(1 + x), exact near 0."), ("sin", "Sine."), ("cos", "Cosine."), ("tan", "Tangent."),
-        ("asin", "Inverse sine."), ("acos", "Inverse cosine."), ("atan", "Inverse tangent."),
-        ("sinh", "Hyperbolic sine."), ("cosh", "Hyperbolic cosine."), ("tanh", "Hyperbolic tangent."),
-        ("asinh", "Inverse hyperbolic sine."), ("acosh", "Inverse hyperbolic cosine."),
-        ("atanh", "Inverse hyperbolic tangent."), ("erf", "The error function."),
-        ("sigmoid", "1 / (1 + exp(-x))."), ("softplus", "log(1 + exp(x)), without overflow."),
-        ("floor", "Rounded down."), ("ceil", "Rounded up."), ("round", "Rounded to the nearest, ties to even."),
+        ("exp", "e to the power x."),
+        ("exp2", "2 to the power x."),
+        ("expm1", "exp(x) - 1, exact near 0."),
+        ("log", "Natural logarithm."),
+        ("log2", "Logarithm to base 2."),
+        ("log10", "Logarithm to base 10."),
+        ("log1p", "log(1 + x), exact near 0."),
+        ("sin", "Sine."),
+        ("cos", "Cosine."),
+        ("tan", "Tangent."),
+        ("asin", "Inverse sine."),
+        ("acos", "Inverse cosine."),
+        ("atan", "Inverse tangent."),
+        ("sinh", "Hyperbolic sine."),
+        ("cosh", "Hyperbolic cosine."),
+        ("tanh", "Hyperbolic tangent."),
+        ("asinh", "Inverse hyperbolic sine."),
+        ("acosh", "Inverse hyperbolic cosine."),
+        ("atanh", "Inverse hyperbolic tangent."),
+        ("erf", "The error function."),
+        ("sigmoid", "1 / (1 + exp(-x))."),
+        ("softplus", "log(1 + exp(x)), without overflow."),
+        ("floor", "Rounded down."),
+        ("ceil", "Rounded up."),
+        ("round", "Rounded to the nearest, ties to even."),
         ("trunc", "Rounded towards 0."),
     )
-)  # fmt: skip
+)
 
 PREDICATES: tuple[Record, ...] = (
     _same("equal", "equal", "Whether x == y."),
@@ -266,48 +295,92 @@ PREDICATES: tuple[Record, ...] = (
 
 CHOICES: tuple[Record, ...] = (
     elementwise(
-        "where", lambda s, c, x, y: s.where(_truth(s, c), x, y), np.where, "x where the condition holds, else y.",
-        (Sample((Draw((4, 3), 0, 1, "bool"), Draw((4, 3)), Draw((4, 3)))), Sample((Draw((4, 1), 0, 1, "bool"), Draw((3,)), 0.0))),
+        "where",
+        lambda s, c, x, y: s.where(_truth(s, c), x, y),
+        np.where,
+        "x where the condition holds, else y.",
+        (
+            Sample((Draw((4, 3), 0, 1, "bool"), Draw((4, 3)), Draw((4, 3)))),
+            Sample((Draw((4, 1), 0, 1, "bool"), Draw((3,)), 0.0)),
+        ),
     ),
     elementwise(
-        "clip", _clip, lambda x, low, high: np.minimum(np.maximum(x, low), high), "x held between two bounds.",
+        "clip",
+        _clip,
+        lambda x, low, high: np.minimum(np.maximum(x, low), high),
+        "x held between two bounds.",
         (sample((5, 3), -1.1, 1.3), sample((5, 3), Draw((3,), -2, -1), Draw((5, 1), 1, 2))),
-        ties="at a bound the gradient passes to x", smooth=True,
+        ties="at a bound the gradient passes to x",
+        smooth=True,
     ),
     Record(
-        "clip_low", "elementwise", lambda *o: build_elementwise("clip", _clip_low, o, {}), np.maximum,
-        (sample((5, 3), -1.1),), "x, at least the bound.", public=False, numbers=True,
+        "clip_low",
+        "elementwise",
+        lambda *o: build_elementwise("clip", _clip_low, o, {}),
+        np.maximum,
+        (sample((5, 3), -1.1),),
+        "x, at least the bound.",
+        public=False,
+        numbers=True,
     ),
     Record(
-        "clip_high", "elementwise", lambda *o: build_elementwise("clip", _clip_high, o, {}), np.minimum,
-        (sample((5, 3), 1.1),), "x, at most the bound.", public=False, numbers=True,
+        "clip_high",
+        "elementwise",
+        lambda *o: build_elementwise("clip", _clip_high, o, {}),
+        np.minimum,
+        (sample((5, 3), 1.1),),
+        "x, at most the bound.",
+        public=False,
+        numbers=True,
     ),
     elementwise(
-        "cast", _cast, lambda x, dtype: np.asarray(x).astype(as_dtype(dtype).numpy), "The operand in another element type.",
-        (sample((4, 3), dtype=float64), sample((4, 3), dtype=float32)) + tuple(
-            sample((4, 3), grad=False, dtype=d) for d in (int32, int64, boolean)),
+        "cast",
+        _cast,
+        lambda x, dtype: np.asarray(x).astype(as_dtype(dtype).numpy),
+        "The operand in another element type.",
+        (sample((4, 3), dtype=float64), sample((4, 3), dtype=float32))
+        + tuple(sample((4, 3), grad=False, dtype=d) for d in (int32, int64, boolean)),
     ),
-)  # fmt: skip
+)
 
 ACTIVATIONS: tuple[Record, ...] = (
-    _activation("relu", lambda s, x: s.where(x <= 0, 0.0, x), lambda x: np.where(x <= 0, 0, x), "max(x, 0).", ties="0 at 0"),
     _activation(
-        "leaky_relu", lambda s, x, slope=0.01: s.where(x > 0, x, slope * x),
-        lambda x, slope=0.01: np.where(x > 0, x, slope * x), "x where positive, else slope * x.", sample((4,), slope=0.2),
+        "relu", lambda s, x: s.where(x <= 0, 0.0, x), lambda x: np.where(x <= 0, 0, x), "max(x, 0).", ties="0 at 0"
+    ),
+    _activation(
+        "leaky_relu",
+        lambda s, x, slope=0.01: s.where(x > 0, x, slope * x),
+        lambda x, slope=0.01: np.where(x > 0, x, slope * x),
+        "x where positive, else slope * x.",
+        sample((4,), slope=0.2),
         ties="slope at 0",
     ),
     _activation(
-        "elu", _elu, lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
-        "x where positive, else alpha * (exp(x) - 1).", sample((4,), alpha=0.5), ties="alpha at 0",
+        "elu",
+        _elu,
+        lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+        "x where positive, else alpha * (exp(x) - 1).",
+        sample((4,), alpha=0.5),
+        ties="alpha at 0",
     ),
     _activation("selu", _selu, _np_selu, "The self-normalising elu.", ties="scale * alpha at 0"),
-    _activation("gelu", _gelu, _np_gelu, "x times the normal distribution function, exact or by tanh.",
-                sample((4, 3), approximate="tanh")),
+    _activation(
+        "gelu",
+        _gelu,
+        _np_gelu,
+        "x times the normal distribution function, exact or by tanh.",
+        sample((4, 3), approximate="tanh"),
+    ),
     _activation("silu", lambda s, x: x * s.sigmoid(x), lambda x: x / (1 + np.exp(-x)), "x * sigmoid(x)."),
     _activation("softsign", lambda s, x: x / (1 + s.abs(x)), lambda x: x / (1 + np.abs(x)), "x / (1 + abs(x))."),
-    _activation("hardtanh", _hardtanh, lambda x, low=-1.0, high=1.0: np.clip(x, low, high), "x held between low and high.",
-                sample((4,), low=-0.5, high=0.7), ties="0 at both bounds"),
-)  # fmt: skip
+    _activation(
+        "hardtanh",
+        _hardtanh,
+        lambda x, low=-1.0, high=1.0: np.clip(x, low, high),
+        "x held between low and high.",
+        sample((4,), low=-0.5, high=0.7),
+        ties="0 at both bounds",
+    ),
+)
 
 RECORDS: tuple[Record, ...] = ARITHMETIC + TRANSCENDENTAL + PREDICATES + CHOICES + ACTIVATIONS
-

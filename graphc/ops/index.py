@@ -1,6 +1,7 @@
 """Indexing: what ``[]`` means, and reading and writing at indices that are data.
 
-An index from data is checked against its axis before anything is read: 0 <= index < size. It is never counted from the end.
+An index from data is checked against its axis before anything is read: 0 <= index < size. It is never counted from
+the end.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.errors import DTypeError, IndexRangeError, ShapeError
 from graphc.graph.dtypes import DType, as_dtype, float32
@@ -29,6 +31,8 @@ from graphc.ops.record import (
 )
 from graphc.ops.shape import checked_shape
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Spec = tuple[tuple[AttrValue, ...], ...]
 
 
@@ -62,7 +66,9 @@ def parse_index(key: object, shape: Shape, is_data: Callable[[object], bool]) ->
             axis += 1
         elif is_data(k):
             if data is not None:
-                raise ShapeError("slice: two index tensors given; needs one at most (gc.gather reads element by element)")
+                raise ShapeError(
+                    "slice: two index tensors given; needs one at most (gc.gather reads element by element)"
+                )
             data, data_axis = k, sum(1 for e in spec if e[0] != "at")
             spec.append(("slice", None, None, None))
             axis += 1
@@ -116,7 +122,8 @@ def _gather(x: TensorType, indices: TensorType, axis: AttrValue = -1) -> Formula
     k = axis_of("gather", axis, len(x.shape))
     if not _agree(x.shape, indices.shape, k):
         raise ShapeError(
-            f"gather: {text(x.shape)} at indices {text(indices.shape)} along axis {k} given; all other sizes need to agree"
+            f"gather: {text(x.shape)} at indices {text(indices.shape)} along axis {k} given; "
+            "all other sizes need to agree"
         )
     data = FromData(1, plain(len(x.shape)), x.shape[k])
     return _read_one(x, indices.shape, tuple(data if a == k else var(a) for a in range(len(x.shape))))
@@ -128,7 +135,9 @@ def _pick(x: TensorType, indices: TensorType, axis: AttrValue = -1) -> Formula:
     k = axis_of("pick", axis, len(x.shape))
     rest = x.shape[:k] + x.shape[k + 1 :]
     if indices.shape != rest:
-        raise ShapeError(f"pick: indices {text(indices.shape)} for {text(x.shape)} along axis {k} given; needs {text(rest)}")
+        raise ShapeError(
+            f"pick: indices {text(indices.shape)} for {text(x.shape)} along axis {k} given; needs {text(rest)}"
+        )
     data = FromData(1, plain(len(rest)), x.shape[k])
     index = tuple(data if a == k else var(a if a < k else a - 1) for a in range(len(x.shape)))
     return _read_one(x, rest, index)
@@ -164,8 +173,8 @@ def _scatter(indices: TensorType, source: TensorType, shape: AttrValue, axis: At
     k = axis_of("scatter_add", axis, len(target))
     if indices.shape != source.shape or not _agree(target, source.shape, k):
         raise ShapeError(
-            f"scatter_add: {text(source.shape)} at indices {text(indices.shape)} into {text(target)} along axis {k} given; "
-            "indices and source need one shape, and all sizes but the axis's those of the target"
+            f"scatter_add: {text(source.shape)} at indices {text(indices.shape)} into {text(target)} along axis {k} "
+            "given; indices and source need one shape, and all sizes but the axis's those of the target"
         )
     rank = len(source.shape)
     write = tuple(FromData(0, plain(rank), target[k]) if a == k else var(a) for a in range(rank))
@@ -182,8 +191,8 @@ def _index_scatter(indices: TensorType, source: TensorType, shape: AttrValue, ax
     wanted = target[:k] + indices.shape + target[k + 1 :]
     if source.shape != wanted:
         raise ShapeError(
-            f"index_add: source {text(source.shape)} at indices {text(indices.shape)} into {text(target)} along axis {k} "
-            f"given; needs a source of {text(wanted)}"
+            f"index_add: source {text(source.shape)} at indices {text(indices.shape)} into {text(target)} along axis "
+            f"{k} given; needs a source of {text(wanted)}"
         )
     data = FromData(0, tuple(var(k + a) for a in range(n)), target[k])
     write: list[Index] = [var(a) for a in range(k)] + [data] + [var(a + n - 1) for a in range(k + 1, len(target))]
@@ -196,30 +205,29 @@ def _written(source: TensorType, shape: Shape, write: tuple[Index, ...]) -> Form
     return Formula(source.shape, write, shape, (Read(1, plain(len(source.shape))),), body, "sum")
 
 
-def _np_one_hot(indices: Array, size: int, dtype: object = None) -> Array:
-    return np.eye(size, dtype=as_dtype(dtype or "float32").numpy)[indices]  # type: ignore[index]
+def _np_one_hot(indices: Ints, size: int, dtype: object = None) -> Array:
+    return np.eye(size, dtype=as_dtype(dtype or "float32").numpy)[indices]
 
 
-def _np_take(x: Array, indices: Array, axis: int = 0) -> Array:
-    return np.take(x, indices, axis=axis)  # type: ignore[arg-type]
+def _np_take(x: Array, indices: Ints, axis: int = 0) -> Array:
+    return np.take(x, indices, axis=axis)
 
 
-def _np_pick(x: Array, indices: Array, axis: int = -1) -> Array:
+def _np_pick(x: Array, indices: Ints, axis: int = -1) -> Array:
     chosen = np.take_along_axis(x, np.expand_dims(indices, axis), axis=axis)
     return np.squeeze(chosen, axis=axis)
 
 
-def _np_scatter(indices: Array, source: Array, shape: tuple[int, ...], axis: int = 0) -> Array:
+def _np_scatter(indices: Ints, source: Floats, shape: tuple[int, ...], axis: int = 0) -> Array:
     result = np.zeros(shape, source.dtype)
-    place = list(np.indices(source.shape))
-    place[axis] = indices
+    place = [indices if k == axis else own for k, own in enumerate(np.indices(source.shape))]
     np.add.at(result, tuple(place), source)
     return result
 
 
-def _np_index_scatter(indices: Array, source: Array, shape: tuple[int, ...], axis: int = 0) -> Array:
+def _np_index_scatter(indices: Ints, source: Floats, shape: tuple[int, ...], axis: int = 0) -> Array:
     result = np.zeros(shape, source.dtype)
-    np.add.at(result, (slice(None),) * (axis % len(shape)) + (indices,), source)  # type: ignore[arg-type]
+    np.add.at(np.moveaxis(result, axis, 0), indices, np.moveaxis(source, axis, 0))  # a view: writes the result
     return result
 
 
@@ -233,31 +241,58 @@ def _written_at(indices: tuple[int, ...], bound: int, source: tuple[int, ...], *
 
 RECORDS: tuple[Record, ...] = (
     Record(
-        "take", "index", _take, _np_take,
+        "take",
+        "index",
+        _take,
+        _np_take,
         (_indexed((5, 3), (4,), 5), _indexed((3, 6), (2, 2), 6, axis=1), _indexed((4,), (), 4)),
         "Slices along an axis, at indices from data.",
     ),
     Record(
-        "gather", "index", _gather, lambda x, indices, axis=-1: np.take_along_axis(x, indices, axis),
-        (_indexed((4, 5), (4, 2), 5), _indexed((4, 3), (6, 3), 4, axis=0)), "Elements along an axis, each at an index of its own.",
+        "gather",
+        "index",
+        _gather,
+        lambda x, indices, axis=-1: np.take_along_axis(x, indices, axis),
+        (_indexed((4, 5), (4, 2), 5), _indexed((4, 3), (6, 3), 4, axis=0)),
+        "Elements along an axis, each at an index of its own.",
     ),
     Record(
-        "pick", "index", _pick, _np_pick, (_indexed((4, 5), (4,), 5), _indexed((2, 5, 3), (2, 3), 5, axis=1)),
-        "One element along an axis for every place of the other axes.", public=False,
+        "pick",
+        "index",
+        _pick,
+        _np_pick,
+        (_indexed((4, 5), (4,), 5), _indexed((2, 5, 3), (2, 3), 5, axis=1)),
+        "One element along an axis for every place of the other axes.",
+        public=False,
     ),
     Record(
-        "one_hot", "index", _one_hot, _np_one_hot,
-        (Sample((Draw((4,), 0, 3, "int32"),), (("size", 3),), False), Sample((Draw((2, 2), 0, 5, "int64"),), (("size", 5),), False)),
-        "1 at the index, 0 elsewhere along a new last axis.", smooth=False,
+        "one_hot",
+        "index",
+        _one_hot,
+        _np_one_hot,
+        (
+            Sample((Draw((4,), 0, 3, "int32"),), (("size", 3),), False),
+            Sample((Draw((2, 2), 0, 5, "int64"),), (("size", 5),), False),
+        ),
+        "1 at the index, 0 elsewhere along a new last axis.",
+        smooth=False,
     ),
     Record(
-        "scatter", "index", _scatter, _np_scatter,
+        "scatter",
+        "index",
+        _scatter,
+        _np_scatter,
         (_written_at((6, 3), 4, (6, 3), shape=(4, 3)), _written_at((2, 3), 5, (2, 3), shape=(2, 5), axis=1)),
-        "Zeros of a shape with elements added at indices of their own.", public=False,
+        "Zeros of a shape with elements added at indices of their own.",
+        public=False,
     ),
     Record(
-        "index_scatter", "index", _index_scatter, _np_index_scatter,
+        "index_scatter",
+        "index",
+        _index_scatter,
+        _np_index_scatter,
         (_written_at((4,), 5, (4, 3), shape=(5, 3)), _written_at((3,), 5, (2, 3), shape=(2, 5), axis=1)),
-        "Zeros of a shape with slices added at indices.", public=False,
+        "Zeros of a shape with slices added at indices.",
+        public=False,
     ),
-)  # fmt: skip
+)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.errors import DefinitionError, ShapeError
 from graphc.graph.formula import Affine, Formula, Index, Read, Shape, constant, plain, var
@@ -28,9 +29,7 @@ from graphc.ops.record import (
 )
 
 
-def product(
-    extents: Shape, rank: int, operands: Sequence[TensorType], indices: Sequence[tuple[Index, ...]]
-) -> Formula:
+def product(extents: Shape, rank: int, operands: Sequence[TensorType], indices: Sequence[tuple[Index, ...]]) -> Formula:
     """The sum over all variables but the first ``rank`` of the operands' product at ``indices``."""
     builder = BodyBuilder()
     total: Scalar | None = None
@@ -67,7 +66,8 @@ def _matmul(x: TensorType, y: TensorType) -> Formula:
 
 
 def parse_einsum(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result, with the ellipsis written out in capitals ``A, B, …`` from the right.
+    """The letters of each operand and of the result, with the ellipsis written out in capitals ``A, B, …`` from the
+    right.
 
     Raises: DefinitionError for subscripts that mean nothing.
     """
@@ -93,7 +93,9 @@ def parse_einsum(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]
         right = ("..." if widest else "") + "".join(once)
     result = right.replace("...", widest)
     if len(set(result)) < len(result) or any(c not in "".join(found) for c in result):
-        raise DefinitionError(f"einsum: {subscripts!r} given; each index of the result must occur on the left, once on the right")
+        raise DefinitionError(
+            f"einsum: {subscripts!r} given; each index of the result must occur on the left, once on the right"
+        )
     return found, result
 
 
@@ -108,14 +110,20 @@ def _einsum(*operands: TensorType, subscripts: str) -> Formula:
             if known == 1:
                 sizes[letter] = size
             elif size not in (known, 1) or (size == 1 and letter.islower()):
-                raise ShapeError(f"einsum: index {letter!r} of {subscripts!r} has sizes {known} and {size}; needs one size")
+                raise ShapeError(
+                    f"einsum: index {letter!r} of {subscripts!r} has sizes {known} and {size}; needs one size"
+                )
     for term, operand in zip(terms, operands, strict=True):
         for letter, size in zip(term, operand.shape, strict=True):
             if letter.islower() and size != sizes[letter]:
-                raise ShapeError(f"einsum: index {letter!r} of {subscripts!r} has sizes {size} and {sizes[letter]}; needs one size")
+                raise ShapeError(
+                    f"einsum: index {letter!r} of {subscripts!r} has sizes {size} and {sizes[letter]}; needs one size"
+                )
     order = list(result) + [c for c in sizes if c not in result]
     indices = [
-        tuple(constant(0) if s == 1 and sizes[c] != 1 else var(order.index(c)) for c, s in zip(term, o.shape, strict=True))
+        tuple(
+            constant(0) if s == 1 and sizes[c] != 1 else var(order.index(c)) for c, s in zip(term, o.shape, strict=True)
+        )
         for term, o in zip(terms, operands, strict=True)
     ]
     return product(tuple(sizes[c] for c in order), len(result), operands, indices)
@@ -154,7 +162,9 @@ def _tensordot(x: TensorType, y: TensorType, axes: AttrValue = 2) -> Formula:
     extents = tuple(x.shape[k] for k in free[0]) + tuple(y.shape[k] for k in free[1]) + tuple(x.shape[k] for k in first)
     n, rank = len(free[0]), len(free[0]) + len(free[1])
     left = tuple(var(rank + first.index(k)) if k in first else var(free[0].index(k)) for k in range(len(x.shape)))
-    right = tuple(var(rank + second.index(k)) if k in second else var(n + free[1].index(k)) for k in range(len(y.shape)))
+    right = tuple(
+        var(rank + second.index(k)) if k in second else var(n + free[1].index(k)) for k in range(len(y.shape))
+    )
     return product(extents, rank, (x, y), (left, right))
 
 
@@ -201,7 +211,7 @@ def _trace(x: TensorType, offset: int = 0) -> Formula:
     return product(x.shape[:-2] + (size,), n, (x,), (index,))
 
 
-def _np_einsum(*operands: Array, subscripts: str) -> Array:
+def _np_einsum(*operands: NDArray[np.float64], subscripts: str) -> Array:
     return np.asarray(np.einsum(subscripts, *operands))
 
 
@@ -219,38 +229,80 @@ def _pair(x: tuple[int, ...], y: tuple[int, ...]) -> Sample:
 
 
 MATMUL = (
-    ((3, 4), (4, 5)), ((4,), (4,)), ((4,), (4, 5)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)),
-    ((2, 1, 3, 4), (5, 4, 2)), ((17, 33), (33, 9)), ((1, 1), (1, 1)),
-)  # fmt: skip
+    ((3, 4), (4, 5)),
+    ((4,), (4,)),
+    ((4,), (4, 5)),
+    ((3, 4), (4,)),
+    ((2, 3, 4), (4, 5)),
+    ((2, 3, 4), (2, 4, 5)),
+    ((2, 1, 3, 4), (5, 4, 2)),
+    ((17, 33), (33, 9)),
+    ((1, 1), (1, 1)),
+)
 
 RECORDS: tuple[Record, ...] = (
     Record(
-        "matmul", "linalg", _matmul, np.matmul, tuple(_pair(*m) for m in MATMUL),
-        "Matrix product of the last two axes; axes before them broadcast; a vector is a row on the left, a column on the right.",
+        "matmul",
+        "linalg",
+        _matmul,
+        np.matmul,
+        tuple(_pair(*m) for m in MATMUL),
+        "Matrix product of the last two axes; axes before them broadcast; a vector is a row on the left, "
+        "a column on the right.",
     ),
     Record(
-        "einsum", "linalg", _einsum, _np_einsum,
+        "einsum",
+        "linalg",
+        _einsum,
+        _np_einsum,
         (
-            sample((3, 4), (4, 5), subscripts="ij,jk->ik"), sample((4, 4), subscripts="ii->i"), sample((4, 4), subscripts="ii"),
-            sample((2, 3), (2, 4), (3, 4), subscripts="ni,no,io->n"), sample((2, 3, 4), (5, 4), subscripts="...c,oc->...o"),
-            sample((3, 4), subscripts="ij->ji"), sample((2, 3), (3,), subscripts="...,..."),
+            sample((3, 4), (4, 5), subscripts="ij,jk->ik"),
+            sample((4, 4), subscripts="ii->i"),
+            sample((4, 4), subscripts="ii"),
+            sample((2, 3), (2, 4), (3, 4), subscripts="ni,no,io->n"),
+            sample((2, 3, 4), (5, 4), subscripts="...c,oc->...o"),
+            sample((3, 4), subscripts="ij->ji"),
+            sample((2, 3), (3,), subscripts="...,..."),
         ),
         "Sum of products by index letters, as in NumPy.",
     ),
     Record(
-        "tensordot", "linalg", _tensordot, np.tensordot,
-        (sample((2, 3, 4), (3, 4, 5)), sample((3, 4), (4, 2), axes=1), sample((3,), (2,), axes=0),
-         sample((2, 3, 4), (4, 2, 5), axes=((0, 2), (1, 0)))),
+        "tensordot",
+        "linalg",
+        _tensordot,
+        np.tensordot,
+        (
+            sample((2, 3, 4), (3, 4, 5)),
+            sample((3, 4), (4, 2), axes=1),
+            sample((3,), (2,), axes=0),
+            sample((2, 3, 4), (4, 2, 5), axes=((0, 2), (1, 0))),
+        ),
         "Sum of products over given axes of both operands.",
     ),
-    Record("outer", "linalg", _outer, np.outer, (sample((3,), (4,)),), "Every product of an element of x with one of y."),
     Record(
-        "trace", "linalg", _trace, _np_trace, (sample((4, 4)), sample((2, 3, 5), offset=1), sample((4, 3), offset=-1)),
+        "outer", "linalg", _outer, np.outer, (sample((3,), (4,)),), "Every product of an element of x with one of y."
+    ),
+    Record(
+        "trace",
+        "linalg",
+        _trace,
+        _np_trace,
+        (sample((4, 4)), sample((2, 3, 5), offset=1), sample((4, 3), offset=-1)),
         "Sum of the diagonal of the last two axes.",
     ),
     Record(
-        "diag", "linalg", _diag, _np_diag,
-        (sample((4,)), sample((3,), offset=2), sample((3,), offset=-1), sample((4, 4)), sample((3, 5), offset=1), sample((2, 4, 3), offset=-1)),
+        "diag",
+        "linalg",
+        _diag,
+        _np_diag,
+        (
+            sample((4,)),
+            sample((3,), offset=2),
+            sample((3,), offset=-1),
+            sample((4, 4)),
+            sample((3, 5), offset=1),
+            sample((2, 4, 3), offset=-1),
+        ),
         "The diagonal of the last two axes; of a vector, the matrix with that diagonal.",
     ),
-)  # fmt: skip
+)

@@ -45,7 +45,9 @@ class Weak:
 
     def number(self) -> Number:
         """The number; not for a size."""
-        return self.text == "True" if self.kind == "bool" else int(self.text) if self.kind == "int" else float(self.text)
+        return (
+            self.text == "True" if self.kind == "bool" else int(self.text) if self.kind == "int" else float(self.text)
+        )
 
 
 Operand = TensorType | Weak
@@ -79,7 +81,8 @@ class Record:
     """One operation.
 
     build: formula from operands (``TensorType`` or ``Weak``) and attributes; None for one made of others (``expand``).
-    reference: the same in NumPy, with the attributes as keywords. ties: the derivative at kinks and ties, where there are.
+    reference: the same in NumPy, with the attributes as keywords. ties: the derivative at kinks and ties, where
+    there are.
     smooth: whether a second derivative exists too. public: whether ``gc`` has it by this name.
     numbers: whether operands may be numbers or sizes, which then become part of the formula.
     """

@@ -113,9 +113,7 @@ def _cumsum(x: TensorType, axis: AttrValue = None, reverse: AttrValue = False) -
     below = var(rank) - var(k) if reverse else var(k) - var(rank)
     builder = BodyBuilder()
     body = builder.finish(_wide(builder.read(0, x.dtype)))
-    return Formula(
-        x.shape + (x.shape[k],), plain(rank), x.shape, (Read(0, index),), body, "sum", (Guard("ge", below),)
-    )
+    return Formula(x.shape + (x.shape[k],), plain(rank), x.shape, (Read(0, index),), body, "sum", (Guard("ge", below),))
 
 
 def _np_logsumexp(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
@@ -130,7 +128,9 @@ def _np_cumsum(x: Array, axis: int = 0, reverse: bool = False) -> Array:
 
 def _samples(dtype: str = "f", grad: bool = True) -> tuple[Sample, ...]:
     def one(shape: tuple[int, ...], attrs: dict[str, AttrValue]) -> Sample:
-        return Sample((Draw(shape, dtype="bool" if dtype == "bool" else "f", low=-3.0, high=3.0),), tuple(attrs.items()), grad)
+        return Sample(
+            (Draw(shape, dtype="bool" if dtype == "bool" else "f", low=-3.0, high=3.0),), tuple(attrs.items()), grad
+        )
 
     return (
         one((4, 5), {}),
@@ -140,23 +140,69 @@ def _samples(dtype: str = "f", grad: bool = True) -> tuple[Sample, ...]:
     )
 
 
-_INDEX = (sample((4, 5), grad=False, axis=1), sample((2, 3, 4), grad=False, axis=0, keepdims=True), sample((7,), grad=False, axis=-1))
-
+_INDEX = (
+    sample((4, 5), grad=False, axis=1),
+    sample((2, 3, 4), grad=False, axis=0, keepdims=True),
+    sample((7,), grad=False, axis=-1),
+)
 
 
 RECORDS: tuple[Record, ...] = (
     Record("sum", "reduce", _sum, np.sum, _samples(), "Sum over axes; integers and booleans give int64."),
     Record("prod", "reduce", _prod, np.prod, _samples(), "Product over axes; integers and booleans give int64."),
-    Record("max", "reduce", _max, np.max, _samples(), "Largest element over axes.", "shared equally among ties", smooth=False),
-    Record("min", "reduce", _min, np.min, _samples(), "Smallest element over axes.", "shared equally among ties", smooth=False),
-    Record("logsumexp", "reduce", _logsumexp, _np_logsumexp, _samples(), "log(sum(exp(x))) over axes, without overflow."),
-    Record("any", "reduce", _any, np.any, _samples("bool", False), "Whether one element is true (not 0).", smooth=False),
-    Record("all", "reduce", _all, np.all, _samples("bool", False), "Whether every element is true (not 0).", smooth=False),
-    Record("argmax", "reduce", _argmax, np.argmax, _INDEX, "Where the largest element stands; the first of several.", smooth=False),
-    Record("argmin", "reduce", _argmin, np.argmin, _INDEX, "Where the smallest element stands; the first of several.", smooth=False),
     Record(
-        "cumsum", "reduce", _cumsum, _np_cumsum,
+        "max",
+        "reduce",
+        _max,
+        np.max,
+        _samples(),
+        "Largest element over axes.",
+        "shared equally among ties",
+        smooth=False,
+    ),
+    Record(
+        "min",
+        "reduce",
+        _min,
+        np.min,
+        _samples(),
+        "Smallest element over axes.",
+        "shared equally among ties",
+        smooth=False,
+    ),
+    Record(
+        "logsumexp", "reduce", _logsumexp, _np_logsumexp, _samples(), "log(sum(exp(x))) over axes, without overflow."
+    ),
+    Record(
+        "any", "reduce", _any, np.any, _samples("bool", False), "Whether one element is true (not 0).", smooth=False
+    ),
+    Record(
+        "all", "reduce", _all, np.all, _samples("bool", False), "Whether every element is true (not 0).", smooth=False
+    ),
+    Record(
+        "argmax",
+        "reduce",
+        _argmax,
+        np.argmax,
+        _INDEX,
+        "Where the largest element stands; the first of several.",
+        smooth=False,
+    ),
+    Record(
+        "argmin",
+        "reduce",
+        _argmin,
+        np.argmin,
+        _INDEX,
+        "Where the smallest element stands; the first of several.",
+        smooth=False,
+    ),
+    Record(
+        "cumsum",
+        "reduce",
+        _cumsum,
+        _np_cumsum,
         (sample((6,), axis=0), sample((3, 5), axis=1), sample((3, 5), axis=0, reverse=True)),
         "Running sum along an axis, from its start or (reverse) its end.",
     ),
-)  # fmt: skip
+)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from graphc.errors import InternalError
-from graphc.ops import composite, elementwise, index, linalg, reduce, shape
+from graphc.ops import composite, elementwise, index, linalg, losses, reduce, shape
 from graphc.ops.record import Record
 
 
@@ -19,4 +19,6 @@ def _registry(*families: tuple[Record, ...]) -> Mapping[str, Record]:
     return MappingProxyType(table)
 
 
-REGISTRY = _registry(elementwise.RECORDS, reduce.RECORDS, shape.RECORDS, linalg.RECORDS, index.RECORDS, composite.RECORDS)
+REGISTRY = _registry(
+    elementwise.RECORDS, reduce.RECORDS, shape.RECORDS, linalg.RECORDS, index.RECORDS, composite.RECORDS, losses.RECORDS
+)

@@ -93,7 +93,8 @@ def _concat(*operands: TensorType, axis: AttrValue = 0) -> Formula:
         same = len(other.shape) == len(first.shape)
         if not same or any(a != b for j, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)) if j != k):
             raise ShapeError(
-                f"concat: {text(first.shape)} and {text(other.shape)} along axis {k} given; all other sizes need to agree"
+                f"concat: {text(first.shape)} and {text(other.shape)} along axis {k} given; "
+                "all other sizes need to agree"
             )
     starts: list[SizeLike] = [0]
     for operand in operands:
@@ -182,7 +183,9 @@ def _roll(x: TensorType, shift: AttrValue, axis: AttrValue = 0) -> Formula:
     if isinstance(shift, bool) or not isinstance(shift, int):
         raise DTypeError(f"roll: shift {shift!r} given; needs an integer")
     if isinstance(n, Size) and abs(shift) > 1:
-        raise ShapeError(f"roll: shift {shift} of an axis of size {n} given; a size known only at run time takes -1, 0 or 1")
+        raise ShapeError(
+            f"roll: shift {shift} of an axis of size {n} given; a size known only at run time takes -1, 0 or 1"
+        )
     s: SizeLike = shift % n if isinstance(n, int) else shift if shift >= 0 else n + shift
     index = tuple(var(a, -s) if a == k else var(a) for a in range(len(x.shape)))
     if s == 0:
@@ -227,8 +230,10 @@ def slice_range(size: SizeLike, start: AttrValue, stop: AttrValue, step: AttrVal
 
     Raises: ShapeError where the slice is empty, or where its bounds are not known to lie inside a run-time size.
     """
-    given = ":".join("" if b is None else str(b) for b in (start, stop, step)) if step is not None else (
-        f"{'' if start is None else start}:{'' if stop is None else stop}"
+    given = (
+        ":".join("" if b is None else str(b) for b in (start, stop, step))
+        if step is not None
+        else (f"{'' if start is None else start}:{'' if stop is None else stop}")
     )
     stride = 1 if step is None else step
     assert isinstance(stride, int)
@@ -244,7 +249,9 @@ def slice_range(size: SizeLike, start: AttrValue, stop: AttrValue, step: AttrVal
         last = size
     low, high = (first, last) if stride > 0 else (last + 1, first + 1)
     if not (at_most(0, low) and at_most(low, high) and at_most(high, size)):
-        raise ShapeError(f"slice: [{given}] of an axis of size {size} given; needs bounds inside it for every run-time size")
+        raise ShapeError(
+            f"slice: [{given}] of an axis of size {size} given; needs bounds inside it for every run-time size"
+        )
     length = (high - low + abs(stride) - 1) // abs(stride)
     return first, length, stride
 
@@ -273,41 +280,87 @@ def _sliced(shape: tuple[int, ...], *spec: tuple[AttrValue, ...]) -> Sample:
 
 RECORDS: tuple[Record, ...] = (
     Record(
-        "permute_dims", "shape", _permute_dims, np.transpose,
-        (sample((3, 4), axes=(1, 0)), sample((2, 3, 4), axes=(2, 0, 1)), sample((5,), axes=(0,))), "The axes in another order.",
+        "permute_dims",
+        "shape",
+        _permute_dims,
+        np.transpose,
+        (sample((3, 4), axes=(1, 0)), sample((2, 3, 4), axes=(2, 0, 1)), sample((5,), axes=(0,))),
+        "The axes in another order.",
     ),
     Record(
-        "expand_dims", "shape", _expand_dims, np.expand_dims,
-        (sample((3, 4), axis=1), sample((3,), axis=(0, -1)), sample((), axis=0)), "New axes of size 1 at the given places.",
+        "expand_dims",
+        "shape",
+        _expand_dims,
+        np.expand_dims,
+        (sample((3, 4), axis=1), sample((3,), axis=(0, -1)), sample((), axis=0)),
+        "New axes of size 1 at the given places.",
     ),
     Record(
-        "squeeze", "shape", _squeeze, np.squeeze, (sample((3, 1, 4)), sample((1, 3, 1), axis=-1)), "Axes of size 1 left out.",
+        "squeeze",
+        "shape",
+        _squeeze,
+        np.squeeze,
+        (sample((3, 1, 4)), sample((1, 3, 1), axis=-1)),
+        "Axes of size 1 left out.",
     ),
     Record(
-        "broadcast_to", "shape", _broadcast_to, np.broadcast_to,
-        (sample((3, 1), shape=(2, 3, 4)), sample((), shape=(3,)), sample((4,), shape=(4,))), "Elements repeated to a shape.",
+        "broadcast_to",
+        "shape",
+        _broadcast_to,
+        np.broadcast_to,
+        (sample((3, 1), shape=(2, 3, 4)), sample((), shape=(3,)), sample((4,), shape=(4,))),
+        "Elements repeated to a shape.",
     ),
     Record(
-        "concat", "shape", _concat, _np_concat,
+        "concat",
+        "shape",
+        _concat,
+        _np_concat,
         (sample((2, 3), (4, 3)), sample((2, 3), (2, 1), (2, 2), axis=-1), sample((3,), axis=0)),
         "Tensors one behind the other along an axis.",
     ),
     Record(
-        "pad", "shape", _pad, _np_pad,
-        (sample((3,), 0, widths=2), sample((2, 3), 1.5, widths=((1, 0), (0, 2))), sample((2, 3), 0, widths=((0, 0), (1, 2)))),
-        "Elements of one value added around.", numbers=True,
+        "pad",
+        "shape",
+        _pad,
+        _np_pad,
+        (
+            sample((3,), 0, widths=2),
+            sample((2, 3), 1.5, widths=((1, 0), (0, 2))),
+            sample((2, 3), 0, widths=((0, 0), (1, 2))),
+        ),
+        "Elements of one value added around.",
+        numbers=True,
     ),
     Record(
-        "roll", "shape", _roll, np.roll,
+        "roll",
+        "shape",
+        _roll,
+        np.roll,
         (sample((5,), shift=2, axis=0), sample((3, 4), shift=-1, axis=1), sample((3,), shift=3, axis=0)),
         "Elements moved along an axis, those beyond its end put at its start.",
     ),
-    Record("flip", "shape", _flip, np.flip, (sample((5,)), sample((3, 4), axis=0), sample((2, 3, 4), axis=(0, -1))),
-           "The order along axes reversed."),
     Record(
-        "slice", "shape", _slice, _np_slice,
-        (_sliced((5, 4), ("slice", 1, 4, None), ("at", 2)), _sliced((9,), ("slice", None, None, 3)),
-         _sliced((9,), ("slice", 7, 1, -2)), _sliced((4,), ("new",), ("slice", None, -1, None)), _sliced((3, 4), ("at", 0), ("at", 3))),
-        "What ``[]`` reads: integers, slices with steps, new axes.", public=False,
+        "flip",
+        "shape",
+        _flip,
+        np.flip,
+        (sample((5,)), sample((3, 4), axis=0), sample((2, 3, 4), axis=(0, -1))),
+        "The order along axes reversed.",
     ),
-)  # fmt: skip
+    Record(
+        "slice",
+        "shape",
+        _slice,
+        _np_slice,
+        (
+            _sliced((5, 4), ("slice", 1, 4, None), ("at", 2)),
+            _sliced((9,), ("slice", None, None, 3)),
+            _sliced((9,), ("slice", 7, 1, -2)),
+            _sliced((4,), ("new",), ("slice", None, -1, None)),
+            _sliced((3, 4), ("at", 0), ("at", 3)),
+        ),
+        "What ``[]`` reads: integers, slices with steps, new axes.",
+        public=False,
+    ),
+)

@@ -1,7 +1,7 @@
 """Records of the second kind: operations that a formula states poorly, each with its own cotangent and tangent.
 
-``reshape`` relabels a buffer: as an index map it would divide by symbolic sizes. ``stop_gradient`` and ``variable`` pass
-their operand on and say something to the differentiator alone.
+``reshape`` relabels a buffer: as an index map it would divide by symbolic sizes. ``stop_gradient`` and ``variable``
+pass their operand on and say something to the differentiator alone.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from graphc.graph.sizes import SizeLike, divide, evaluate, product
 class Special:
     """An operation with rules of its own.
 
-    reference: the node's value from those of its inputs and the dimensions. cotangent: one for each input (None for zero),
-    given the node's; axes in front of the node's own (rows of a Jacobian) are carried along. tangent: the node's, given
-    its inputs' (None for zero).
+    reference: the node's value from those of its inputs and the dimensions. cotangent: one for each input (None for
+    zero), given the node's; axes in front of the node's own (rows of a Jacobian) are carried along. tangent: the
+    node's, given its inputs' (None for zero).
     """
 
     name: str
@@ -86,6 +86,18 @@ def _table(*rows: Special) -> dict[str, Special]:
 
 SPECIAL: dict[str, Special] = _table(
     Special("reshape", _reshape_value, _reshape_cotangent, _reshape_tangent, "The same elements in another shape."),
-    Special("stop_gradient", _same, lambda g, n, ct: (None,), lambda g, n, t: None, "The operand, a constant to derivatives."),
-    Special("variable", _same, lambda g, n, ct: (ct,), lambda g, n, t: t[0], "The operand, as what a derivative is taken by."),
+    Special(
+        "stop_gradient",
+        _same,
+        lambda g, n, ct: (None,),
+        lambda g, n, t: None,
+        "The operand, a constant to derivatives.",
+    ),
+    Special(
+        "variable",
+        _same,
+        lambda g, n, ct: (ct,),
+        lambda g, n, t: t[0],
+        "The operand, as what a derivative is taken by.",
+    ),
 )
