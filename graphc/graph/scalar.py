@@ -231,6 +231,8 @@ class BodyBuilder:
             return values[1]
         if name == "neg" and first.op == "neg":
             return Scalar(self, first.args[0], values[0].dtype)
+        if name == "neg" and first.op == "const":
+            return self.const(-const_value(first), values[0].dtype)
         dtype = boolean if primitive.result == "bool" else values[-1].dtype
         return self.emit(Instr(name, tuple(v.position for v in values), dtype))
 

@@ -88,9 +88,7 @@ def _tile(nest: Nest) -> Schedule:
     row = max(rows, key=lambda v: (nominal(nest.extents[v]), v))
     n, m = nest.extents[column], nest.extents[row]
     vectors = -(-n // 16) if isinstance(n, int) else 2
-    across = next(c for c in (2, 3, 1) if vectors % c == 0 or c == 1) if vectors > 3 else max(vectors, 1)
-    if vectors > 3 and across == 1:
-        across = 3
+    across = vectors if vectors <= 3 else 2 if vectors == 4 else 3
     down = _rows(m, 8 if across > 1 else 12)
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
     return Schedule(others + (column, row), column, (down, across), row)

@@ -8,14 +8,13 @@ from graphc.graph.dtypes import DTYPES
 from graphc.graph.sizes import Size, SizeLike
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
-from graphc.llvm.nest import I64, NestWriter
+from graphc.llvm.nest import CONTEXT, I64, NestWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.llvm.tile import TileWriter
 
-CONTEXT = Value("%ctx", "ptr")
 
 
 def emit(program: Program, target: Target) -> str:

@@ -22,6 +22,7 @@ from graphc.llvm.text import Value, Writer, const, lanes, like, vector
 from graphc.ops.combiners import COMBINERS
 
 I64 = "i64"
+CONTEXT = Value("%ctx", "ptr")
 
 
 @dataclass(slots=True)

@@ -21,6 +21,10 @@ class Sizes:
         if isinstance(size, Size) and size not in self._known:
             self._known[size] = self._evaluate(size)
 
+    def prepared(self) -> list[Size]:
+        """The sizes evaluated so far, in order."""
+        return [size for size in self._known if isinstance(size, Size)]
+
     def value(self, size: SizeLike) -> Value:
         """An i64. A size that was not prepared is evaluated on the spot."""
         if isinstance(size, int):

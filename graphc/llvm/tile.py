@@ -8,20 +8,36 @@ packing). What is done to the result (bias, activation, update) runs on the tile
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access
-from graphc.llvm.nest import I64, Env, NestWriter
+from graphc.llvm.nest import CONTEXT, I64, Env, NestWriter
 from graphc.llvm.scalars import MEMORY, is_float
-from graphc.llvm.text import Value, const, vector
+from graphc.llvm.sizes import Sizes
+from graphc.llvm.text import Value, Writer, const, size_bytes, vector
 
 INLINE_POST = 6  # a longer post program is written once, over the tile in memory
+PANEL_BYTES = 1 << 18  # the largest panel of the right operand that is copied, on the stack
+PANEL_STRIDE_BYTES = 512  # lines of the right operand nearer than this lie well as they are
 
 Turn = Callable[[Value, int, Value | None], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
+    latter from a panel."""
+
+    left: Access
+    right: Access
+    packed: bool
+
+
 class TileWriter(NestWriter):
     """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads."""
+
+    scratch: Value | None = None
 
     def output_level(self, k: int, env: Env) -> None:
         """The loops of other output variables, then columns of tiles, then rows of tiles."""
@@ -34,11 +50,12 @@ class TileWriter(NestWriter):
         def columns(start: Value, vectors: int, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
+            panel = self.panel(inner, vectors)
 
             def rows(first: Value, count: int) -> None:
                 at = inner.inner()
                 at.index[row] = first
-                self.tile(at, count, vectors)
+                self.tile(at, count, vectors, panel)
 
             self.row_blocks(rows)
 
@@ -110,15 +127,104 @@ class TileWriter(NestWriter):
 
     # One tile
 
-    def tile(self, env: Env, rows: int, vectors: int) -> None:
+    def panel(self, env: Env, vectors: int) -> Value | None:
+        """The right operand's columns of one block of tiles, copied to lie one after another; None where that does not pay.
+
+        Rows far apart share few cache sets (and each its own page), so that a panel used by many tiles would be fetched
+        from afar for each of them.
+        """
+        right, _ = self.operands()
+        reduced = self.nest.reduced
+        depth = self.nest.extents[reduced[0]]
+        rows = self.nest.extents[self.nest.schedule.tile_row]
+        if len(reduced) != 1 or not isinstance(depth, int):
+            return None
+        kind = vector(self.memory(right), self.lanes)
+        step = right.flat.stride(reduced[0])
+        n_bytes = depth * vectors * self.lanes * size_bytes(self.memory(right))
+        far = not isinstance(step, int) or step * size_bytes(self.memory(right)) >= PANEL_STRIDE_BYTES
+        few = isinstance(rows, int) and rows < 3 * self.nest.schedule.tile[0]
+        if not far or few or n_bytes > PANEL_BYTES or depth < 16:
+            return None
+        w = self.w
+        if self.scratch is None:
+            self.scratch = w.alloca(kind, depth * self.nest.schedule.tile[1])
+        source = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
+        loop = w.loop(const(I64, 0), const(I64, depth), const(I64, 1))
+        line = w.gep(source, self.scaled(loop.index, step), self.memory(right))
+        place = w.mul(loop.index, const(I64, vectors))
+        for c in range(vectors):
+            w.store(
+                self.column(env, right, line, c, vectors),
+                w.gep(self.scratch, w.add(place, const(I64, c)), kind),
+                64,
+            )
+        w.end_loop(loop)
+        return self.scratch
+
+    def column(self, env: Env, right: Access, line: Value, number: int, vectors: int) -> Value:
+        """One vector of the right operand's line at ``line``; the last of a masked block under the mask."""
+        w = self.w
+        kind = vector(self.memory(right), self.lanes)
+        address = w.gep(line, const(I64, number * self.lanes), self.memory(right))
+        if env.mask is not None and number == vectors - 1:
+            return w.masked_load(kind, address, env.mask, const(kind, 0))
+        return w.load(kind, address)
+
+    def tile(self, env: Env, rows: int, vectors: int, panel: Value | None) -> None:
         """One tile: its sums over all reduced variables, then the post program and the stores."""
         w = self.w
         kind = vector(self.element_type(), self.lanes)
         right, left = self.operands()
-        starts = [w.gep(self.pointers[a.buffer], self.offset(a.flat, env), self.memory(a)) for a in (left, right)]
+        start = w.gep(self.pointers[left.buffer], self.offset(left.flat, env), self.memory(left))
+        if panel is None:
+            line = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
+        else:
+            line = panel
+        sides = Sides(left, right, panel is not None)
         begin = [const(kind, 0)] * (rows * vectors)
-        sums = self.sum_level(0, env, (left, right), starts, begin, rows, vectors)
-        self.leave(env, sums, rows, vectors)
+        if self.is_short() or rows * vectors == 1:
+            sums = self.sum_level(0, env, sides, [start, line], begin, rows, vectors)
+            self.leave_registers(env, sums, rows, vectors)
+            return
+        memory = w.alloca(kind, rows * vectors)
+        count = const(I64, self.lanes)
+        if env.mask is not None:
+            count = w.sub(self.sizes.value(self.nest.extents[self.vector]), env.index[self.vector])
+            count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
+        name = self.sums_function(env, sides, begin, rows, vectors)
+        w.call(name, "void", [CONTEXT, start, line, memory, count])
+        self.leave_memory(env, memory, kind, rows, vectors)
+
+    def is_short(self) -> bool:
+        """Whether the post program is short enough to be written for every register of the tile."""
+        return sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const", "read")) <= INLINE_POST
+
+    def sums_function(self, env: Env, sides: Sides, begin: list[Value], rows: int, vectors: int) -> str:
+        """The name of a function that writes one tile's sums to memory.
+
+        Apart from what follows them they have all registers to themselves: LLVM would else keep the constants of vector
+        maths in some, and accumulators on the stack.
+        """
+        name = f"{self.nest.name}_{rows}x{vectors}{'_packed' if sides.packed else ''}{'_masked' if env.mask else ''}"
+        module = self.w.module
+        if name in module.functions:
+            return name
+        left, right, out = Value("%left", "ptr"), Value("%right", "ptr"), Value("%out", "ptr")
+        count = Value("%count", I64)
+        caller, sizes = self.w, self.sizes
+        self.w = Writer(module)
+        self.sizes = Sizes(self.w, CONTEXT, sizes.dims)
+        for size in sizes.prepared():
+            self.sizes.prepare(size)
+        inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
+        sums = self.sum_level(0, inner, sides, [left, right], begin, rows, vectors)
+        for k, value in enumerate(sums):
+            self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
+        self.w.ret()
+        module.define(name, "void", [CONTEXT, left, right, out, count], self.w, "internal", "noinline")
+        self.w, self.sizes = caller, sizes
+        return name
 
     def element_type(self) -> str:
         """The type of one product."""
@@ -134,50 +240,37 @@ class TileWriter(NestWriter):
         return (first, second) if first.moves_with(self.vector) else (second, first)
 
     def sum_level(
-        self,
-        j: int,
-        env: Env,
-        accesses: tuple[Access, Access],
-        at: list[Value],
-        sums: list[Value],
-        rows: int,
-        vectors: int,
+        self, j: int, env: Env, sides: Sides, at: list[Value], sums: list[Value], rows: int, vectors: int
     ) -> list[Value]:
         """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it."""
         w = self.w
         if j == len(self.nest.reduced):
-            return self.multiply(env, accesses, at, sums, rows, vectors)
+            return self.multiply(env, sides, at, sums, rows, vectors)
         variable = self.nest.reduced[j]
-        loop = w.loop(const(I64, 0), self.sizes.value(self.nest.extents[variable]), const(I64, 1), sums)
+        extent = self.sizes.value(self.nest.extents[variable])
+        loop = w.loop(const(I64, 0), extent, const(I64, 1), sums)
+        steps = [sides.left.flat.stride(variable), sides.right.flat.stride(variable)]
+        if sides.packed:
+            steps[1] = vectors * self.lanes
+        kinds = [self.memory(sides.left), self.memory(sides.right)]
         moved = [
-            w.gep(p, self.scaled(loop.index, a.flat.stride(variable)), self.memory(a))
-            if a.flat.stride(variable) != 0
-            else p
-            for a, p in zip(accesses, at, strict=True)
+            w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
+            for p, step, kind in zip(at, steps, kinds, strict=True)
         ]
-        after = self.sum_level(j + 1, env, accesses, moved, list(loop.carried), rows, vectors)
+        after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
         return w.end_loop(loop, after)
 
     def multiply(
-        self, env: Env, accesses: tuple[Access, Access], at: list[Value], sums: list[Value], rows: int, vectors: int
+        self, env: Env, sides: Sides, at: list[Value], sums: list[Value], rows: int, vectors: int
     ) -> list[Value]:
         """One product a cell of the tile."""
         w = self.w
-        left, right = accesses
-        row = self.nest.schedule.tile_row
-        columns = []
-        for c in range(vectors):
-            kind = vector(self.memory(right), self.lanes)
-            address = w.gep(at[1], const(I64, c * self.lanes), self.memory(right))
-            masked = env.mask is not None and c == vectors - 1
-            zero = const(kind, 0)
-            columns.append(
-                w.masked_load(kind, address, env.mask, zero) if masked and env.mask else w.load(kind, address)
-            )
+        whole = env.inner(mask=None) if sides.packed else env
+        columns = [self.column(whole, sides.right, at[1], c, vectors) for c in range(vectors)]
         result: list[Value] = []
         for r in range(rows):
-            step = self.multiple(left.flat.stride(row), r)
-            number = w.load(self.memory(left), w.gep(at[0], step, self.memory(left)))
+            step = self.multiple(sides.left.flat.stride(self.nest.schedule.tile_row), r)
+            number = w.load(self.memory(sides.left), w.gep(at[0], step, self.memory(sides.left)))
             wide = w.splat(number, self.lanes)
             for c in range(vectors):
                 old = sums[r * vectors + c]
@@ -193,36 +286,32 @@ class TileWriter(NestWriter):
             return const(I64, stride * times)
         return self.w.mul(self.sizes.value(stride), const(I64, times))
 
-    def leave(self, env: Env, sums: list[Value], rows: int, vectors: int) -> None:
-        """Run the post program on every cell and store."""
+    def leave_registers(self, env: Env, sums: list[Value], rows: int, vectors: int) -> None:
+        """Run the post program on every register and store."""
+        for c in range(vectors):
+            inner = self.cell_column(env, const(I64, c * self.lanes), c == vectors - 1)
+            for r in range(rows):
+                self.cell(inner, const(I64, r), sums[r * vectors + c])
+
+    def leave_memory(self, env: Env, memory: Value, kind: str, rows: int, vectors: int) -> None:
+        """Run the post program, written once for whole vectors and once for the masked one, on a tile in memory."""
         w = self.w
-        n_own = sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const", "read"))
-        if n_own <= INLINE_POST or rows * vectors == 1:
-            for c in range(vectors):
-                inner = self.cell_column(env, const(I64, c * self.lanes), c == vectors - 1)
-                for r in range(rows):
-                    self.cell(inner, const(I64, r), sums[r * vectors + c])
-            return
-        kind = sums[0].type
-        scratch = w.alloca(kind, rows * vectors)
-        for k, value in enumerate(sums):
-            w.store(value, w.gep(scratch, const(I64, k), kind), 64)
         whole = vectors if env.mask is None else vectors - 1
         if whole:
             across = w.loop(const(I64, 0), const(I64, whole), const(I64, 1))
             inner = self.cell_column(env, w.mul(across.index, const(I64, self.lanes)), False)
-            self.scratch_rows(inner, scratch, kind, across.index, rows, vectors)
+            self.memory_rows(inner, memory, kind, across.index, rows, vectors)
             w.end_loop(across)
         if whole < vectors:
             inner = self.cell_column(env, const(I64, whole * self.lanes), True)
-            self.scratch_rows(inner, scratch, kind, const(I64, whole), rows, vectors)
+            self.memory_rows(inner, memory, kind, const(I64, whole), rows, vectors)
 
-    def scratch_rows(self, env: Env, scratch: Value, kind: str, column: Value, rows: int, vectors: int) -> None:
+    def memory_rows(self, env: Env, memory: Value, kind: str, column: Value, rows: int, vectors: int) -> None:
         """The cells of one column of a tile in memory, in a loop."""
         w = self.w
         down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
         place = w.add(w.mul(down.index, const(I64, vectors)), column)
-        value = w.load(kind, w.gep(scratch, place, kind), 64)
+        value = w.load(kind, w.gep(memory, place, kind), 64)
         self.cell(env, down.index, value)
         w.end_loop(down)
 
