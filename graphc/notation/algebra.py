@@ -51,7 +51,7 @@ def plus(a: Tree, b: Tree) -> Tree:
         return minus(a, Number(b.text[1:]))
     if isinstance(a, Negated) and not a.logical:
         return minus(b, a.value)
-    return Infix("+", a, b)
+    return times(Number("2"), a) if a == b else Infix("+", a, b)
 
 
 def minus(a: Tree, b: Tree) -> Tree:
@@ -83,8 +83,13 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
             return negative(other)
         if isinstance(factor, Negated) and not factor.logical:
             return negative(times(factor.value, b, elementwise) if factor is a else times(a, factor.value, elementwise))
-        if isinstance(factor, Infix) and factor.sign == "/" and isinstance(factor.left, Number):
-            return over(times(factor.left, other), factor.right)
+        if isinstance(factor, Infix) and factor.sign == "/":
+            left, right = (factor.left, other) if factor is a else (other, factor.left)
+            return over(times(left, right, elementwise and not isinstance(factor.left, Number)), factor.right)
+        if isinstance(factor, Infix) and factor.sign == "*" and isinstance(factor.left, Number):
+            if not isinstance(other, Number):
+                left, right = (factor.right, other) if factor is a else (other, factor.right)
+                return times(factor.left, times(left, right, elementwise))
     if isinstance(b, Number) and not isinstance(a, Number):
         a, b = b, a
     if a == b:
@@ -92,6 +97,11 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     if isinstance(a, Power) and a.base == b and isinstance(a.exponent, Number) and a.exponent.text.isdigit():
         return Power(b, Number(str(int(a.exponent.text) + 1)))
     return Infix("⊙" if elementwise else "*", a, b)
+
+
+def outer(a: Tree, b: Tree) -> Tree:
+    """The product of every element of a vector with every one of another."""
+    return Infix("⊗", a, b)
 
 
 def over(a: Tree, b: Tree) -> Tree:
@@ -126,6 +136,9 @@ def choice(condition: Tree, yes: Tree, no: Tree, elementwise: bool) -> Tree:
     if yes == ZERO and not isinstance(condition, Applied):
         turned = opposite(condition)
         return bracket(turned) if no == ONE else _masked(turned, no, elementwise)
+    if isinstance(condition, Infix) and (condition.left, condition.right) == (no, yes):
+        if condition.sign in ("<", "≤", ">", "≥"):
+            return Applied("max" if condition.sign in ("<", "≤") else "min", (no, yes))
     return Applied("where", (condition, yes, no))
 
 

@@ -15,10 +15,9 @@ from graphc.notation.bodies import is_simple
 from graphc.notation.operations import operation_tree
 from graphc.notation.placing import Operand
 from graphc.notation.points import point_tree
-from graphc.notation.recognise import Named, named_parts, shown_inputs
+from graphc.notation.recognise import Named, gather, named_parts, shown_inputs
 from graphc.notation.tensors import tensor_tree
 from graphc.notation.tree import Applied, At, Line, Number, Symbol, Tree, weight
-from graphc.rewrite.solve import solve
 
 _SILENT = ("stop_gradient", "variable")
 _LEAF_NAMES = {"count": "step", "training": "training"}
@@ -105,10 +104,10 @@ class _Writer:
             if self._is_given(node):
                 continue
             self.parts[node] = named_parts(node, self._is_opaque)
-            if node.kind == "formula" and len(node.formula.body.instrs) - 1 not in self.parts[node]:
+            if node.kind == "formula" and len(gather(node).body.instrs) - 1 not in self.parts[node]:
                 probe = [Operand(Symbol("x"), i.shape) for i in node.inputs]
                 marks = {place: Symbol("x") for place in self.parts[node]}
-                if tensor_tree(solve(node.formula), probe, lambda tree: tree, marks) is None:
+                if tensor_tree(gather(node), probe, lambda tree: tree, marks) is None:
                     self.pointwise[node] = True
                     self.parts[node] = {}
             self.shown[node] = shown_inputs(node, self.parts[node])
@@ -167,7 +166,7 @@ class _Writer:
             return bool((array == array.flat[0]).all())
         if node.kind != "formula":
             return node.kind in _SILENT and self.uniform[node.inputs[0]]
-        formula = solve(node.formula)
+        formula = gather(node)
         moves = formula.combine != "none" or formula.guards or formula.body.indices() or not formula.reads
         guarded = any(r.guards for r in formula.reads)
         return not moves and not guarded and all(self.uniform.get(i, False) for i in node.inputs)
@@ -186,7 +185,7 @@ class _Writer:
         value = self._value(node)
         if value is None:
             name = name or self._fresh()
-            formula = solve(node.formula)
+            formula = gather(node)
             operands = [Operand(self.tree_of[i], i.shape) for i in node.inputs]
             index, value = point_tree(formula, operands, self._part)
             sign = "=" if formula.is_plain() else "+="
@@ -212,7 +211,7 @@ class _Writer:
                 Operand(t, i.shape, self.uniform.get(i, False)) for t, i in zip(trees, node.inputs, strict=True)
             ]
             marks = {place: self._named(named) for place, named in self.parts[node].items()}
-            return None if node in self.pointwise else tensor_tree(solve(node.formula), operands, self._part, marks)
+            return None if node in self.pointwise else tensor_tree(gather(node), operands, self._part, marks)
         trees = [self.tree_of[i] for i in node.inputs]
         if node.kind == "reshape":
             return Applied("reshape", (*trees, Symbol(" × ".join(str(s) for s in node.shape) or "()")))
@@ -220,7 +219,7 @@ class _Writer:
 
     def _whole(self, node: Node) -> Named | None:
         """What a node is as a whole, where that has a name."""
-        return self.parts.get(node, {}).get(len(node.formula.body.instrs) - 1) if node.kind == "formula" else None
+        return self.parts.get(node, {}).get(len(gather(node).body.instrs) - 1) if node.kind == "formula" else None
 
     def _named(self, named: Named) -> Tree:
         """``softmax(x)``, with the axis where it is not the last."""

@@ -83,7 +83,7 @@ def _place(operand: Operand, index: Sequence[Affine], axes: Sequence[int], exten
     silent = first >= 0 and all(p in (-1, first + k) for k, p in enumerate(order))
     if silent:
         return _sliced(tree, parts)
-    if len(order) > 1 and order == [*range(first, len(axes) - 2), len(axes) - 1, len(axes) - 2]:
+    if first >= 0 and len(order) > 1 and order == [*range(first, len(axes) - 2), len(axes) - 1, len(axes) - 2]:
         return transposed(_sliced(tree, parts))
     if not order or -1 in order or order != sorted(set(order)) or not all(isinstance(p, Part) for p in parts):
         return None

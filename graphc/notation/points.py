@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.graph.formula import Affine, Formula, FromData, Guard, Index
+from graphc.graph.scalar import Body
 from graphc.graph.show import affine_text, guard_text
 from graphc.graph.sizes import names
 from graphc.notation.algebra import bracket, times
 from graphc.notation.bodies import Terms, body_tree
 from graphc.notation.placing import LETTERS, Operand
 from graphc.notation.tensors import SIGNS
+from graphc.notation.text import tree_text
 from graphc.notation.tree import At, Infix, Joined, Number, Symbol, Tree
 
 
@@ -36,6 +38,8 @@ def point_tree(
     taken += [name for extent in formula.extents for name in names(extent)]
     letters = index_letters(formula, taken)
 
+    chosen = _chosen_by_index(formula.body)
+
     def at(index: Index) -> Tree:
         if isinstance(index, FromData):
             return At(operands[index.operand].tree, tuple(at(i) for i in index.index))
@@ -45,7 +49,7 @@ def point_tree(
         given = formula.reads[number]
         base = operands[given.operand].tree
         tree: Tree = At(base, tuple(at(i) for i in given.index)) if given.index else base
-        return _guarded(tree, given.guards)
+        return tree if number in chosen else _guarded(tree, given.guards)
 
     def condition(guard: Guard) -> Tree:
         if guard.data is not None:
@@ -71,10 +75,26 @@ def point_tree(
     if formula.combine in ("none", "sum"):
         tree = _guarded(tree, formula.guards)
     else:
-        joined += [guard_text(g, letters).replace(" ", "") for g in formula.guards if g.data is None]
+        joined += [_condition_text(g, letters) for g in formula.guards if g.data is None]
     if plain and formula.combine != "none":
         tree = Joined(SIGNS.get(formula.combine, formula.combine), tuple(joined), tree)
     return tuple(index_label(w, operands, letters) for w in formula.write), tree
+
+
+def _chosen_by_index(body: Body) -> dict[int, bool]:
+    """The reads that stand behind a condition on indices alone: their own guards say no more than it."""
+    instrs = body.instrs
+    pure = [False] * len(instrs)
+    for place, instr in enumerate(instrs):
+        pure[place] = instr.op in ("index", "const", "size") or (bool(instr.args) and all(pure[a] for a in instr.args))
+    chosen = [False] * len(instrs)
+    for place in range(len(instrs) - 1, -1, -1):
+        instr = instrs[place]
+        by_index = instr.op == "where" and pure[instr.args[0]]
+        for arg in instr.args:
+            chosen[arg] = chosen[arg] or chosen[place] or by_index
+    reads = [i.attr for i, c in zip(instrs, chosen, strict=True) if c and i.op == "read"]
+    return {number: True for number in reads if isinstance(number, int)}
 
 
 def index_label(index: Index, operands: Sequence[Operand], letters: Sequence[str]) -> str:
@@ -97,9 +117,16 @@ def _sides(guard: Guard, letters: Sequence[str]) -> tuple[Tree, str, Tree]:
     text = guard_text(Guard(guard.kind, guard.expr, guard.divisor), letters)
     for written, sign in ((" >= ", "≥"), (" <= ", "≤"), (" == ", "=")):
         left, found, right = text.partition(written)
+        if found and sign == "=" and right in letters and left not in letters:
+            left, right = right, left
         if found:
             return _word(left), sign, _word(right)
     return Symbol(text), "=", Symbol("True")
+
+
+def _condition_text(guard: Guard, letters: Sequence[str]) -> str:
+    left, sign, right = _sides(guard, letters)
+    return f"{tree_text(left)}{sign}{tree_text(right)}".replace(" ", "")
 
 
 def _word(text: str) -> Tree:

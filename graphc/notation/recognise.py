@@ -13,6 +13,7 @@ from graphc.graph.formula import Affine, Formula, FromData, plain, substitute, v
 from graphc.graph.graph import Node
 from graphc.graph.scalar import const_value
 from graphc.notation.bodies import needs
+from graphc.rewrite.solve import solve
 
 _FURTHEST = 8  # nodes that one value is opened through
 _LARGEST = 200  # instructions looked at for one node
@@ -43,18 +44,23 @@ class Point:
     index: Index = ()
 
 
+def gather(node: Node) -> Formula:
+    """A node's formula in gather form where it has one: what is shown."""
+    return solve(node.formula)
+
+
 def named_parts(node: Node, opaque: Opaque) -> dict[int, Named]:
     """The instructions of a node's body that have a name as a whole, by place; ``opaque`` nodes are not looked into.
 
     What one of them is made of is not listed again.
     """
-    if node.kind != "formula" or not node.shape or not _is_open(node.formula):
+    if node.kind != "formula" or not node.shape or not _is_open(gather(node)):
         return {}
-    body = node.formula.body
+    body = gather(node).body
     picked = _cross_entropy(node, opaque)
     if picked is not None:
         return {len(body.instrs) - 1: picked}
-    if not any(i.op in _ENDS for i in body.instrs) or not _is_elementwise(node.formula):
+    if not any(i.op in _ENDS for i in body.instrs) or not _is_elementwise(gather(node)):
         return {}
     opener = _Opener(opaque, node)
     values = opener.values(node, plain(len(node.shape)), 0)
@@ -83,21 +89,21 @@ def _is_elementwise(formula: Formula) -> bool:
 def _cross_entropy(node: Node, opaque: Opaque) -> Named | None:
     """``-logp[n, y[n]]``, where logp is a log-softmax along its last axis: the cross entropy of that with y."""
     rank = len(node.shape)
-    if [i.op for i in node.formula.body.instrs] != ["read", "neg"]:
+    if [i.op for i in gather(node).body.instrs] != ["read", "neg"]:
         return None
-    source, read = node, node.formula.reads[0]
+    source, read = node, gather(node).reads[0]
     inner = node.inputs[read.operand]
     if inner.kind == "formula" and read.index == plain(rank) and inner.shape == node.shape and not opaque(inner):
-        if not _is_open(inner.formula) or inner.formula.body.is_read() != 0:
+        if not _is_open(gather(inner)) or gather(inner).body.is_read() != 0:
             return None
-        source, read = inner, inner.formula.reads[0]
+        source, read = inner, gather(inner).reads[0]
     data = read.index[-1] if read.index else None
     if read.guards or read.index[:-1] != plain(rank) or not isinstance(data, FromData) or data.index != plain(rank):
         return None
     scores = source.inputs[read.operand]
     if scores.kind != "formula" or opaque(scores):
         return None
-    whole = named_parts(scores, opaque).get(len(scores.formula.body.instrs) - 1)
+    whole = named_parts(scores, opaque).get(len(gather(scores).body.instrs) - 1)
     if whole is None or (whole.name, whole.axis) != ("log_softmax", rank):
         return None
     return Named("cross_entropy", (whole.operands[0], source.inputs[data.operand]), rank)
@@ -116,7 +122,7 @@ class _Opener:
         """The value of a node at an index; None where it grows too large."""
         while node.kind in _SILENT:
             node = node.inputs[0]
-        if node.kind != "formula" or self.opaque(node) or depth > _FURTHEST or not _is_elementwise(node.formula):
+        if node.kind != "formula" or self.opaque(node) or depth > _FURTHEST or not _is_elementwise(gather(node)):
             return Point("at", node=node, index=index)
         values = self.values(node, index, depth)
         if values is None:
@@ -126,7 +132,7 @@ class _Opener:
 
     def values(self, node: Node, index: Index, depth: int) -> list[Point] | None:
         """The values of a node's instructions with its variables replaced."""
-        formula = node.formula
+        formula = gather(node)
         values: list[Point] = []
         self.budget -= len(formula.body.instrs)
         if self.budget < 0:
@@ -152,7 +158,7 @@ class _Opener:
         node = point.node
         if node is None or node.kind != "formula":
             return None
-        formula = node.formula
+        formula = gather(node)
         if formula.combine != combine or formula.guards or not formula.is_plain() or len(formula.reduced()) != 1:
             return None
         if any(r.guards or not all(isinstance(i, Affine) for i in r.index) for r in formula.reads):
@@ -223,9 +229,9 @@ def _moves(point: Point, axis: int) -> bool:
 
 def shown_inputs(node: Node, parts: Mapping[int, Named]) -> tuple[Node, ...]:
     """What a node is shown to be made of, once for each time that it is read; a named part is made of its operands."""
-    if not isinstance(node.attr, Formula):
+    if node.kind != "formula":
         return node.inputs
-    formula = node.attr
+    formula = gather(node)
     seen = needs(formula.body, len(formula.body.instrs) - 1, lambda place: place in parts)
     found = [operand for place in seen if place in parts for operand in parts[place].operands]
     if len(formula.body.instrs) - 1 in parts:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from graphc.graph.formula import Formula, FromData, Read, always
 from graphc.graph.sizes import product
-from graphc.notation.algebra import bracket, negative, over, times
+from graphc.notation.algebra import bracket, negative, outer, over, times
 from graphc.notation.bodies import Terms, body_tree, needs
 from graphc.notation.placing import WHOLE, Operand, axis_letter, placed, transposed, variables_of
 from graphc.notation.products import Factor, Part, groups, product_factors
@@ -77,7 +77,7 @@ class _Tensors:
         axes = tuple(range(len(formula.write)))
         last = len(formula.body.instrs) - 1
         if formula.combine == "none":
-            tree = self.value(last, axes)
+            tree = self.outer_product() or self.value(last, axes)
             for hot in self.hot:
                 tree = times(tree, self.one_hot(hot, axes), bool(self.used(last)))
             return tree
@@ -87,6 +87,23 @@ class _Tensors:
             raise NoForm
         order = self.order([self.used_by_reads(last)])
         return self.join(self.value(last, order), order)
+
+    def outer_product(self) -> Tree | None:
+        """``x ⊗ y`` for the products of all elements of two vectors, scaled by what has no axes; else None."""
+        if len(self.formula.write) != 2 or self.hot or self.marks:
+            return None
+        negated, factors = self.factors()
+        sides = [[f for f in factors if f.used == (v,)] for v in (0, 1)]
+        scale = [f for f in factors if not f.used]
+        if not all(sides) or sum(map(len, sides)) + len(scale) != len(factors) or any(f.below for f in factors):
+            return None
+        left, right = self.times_all(sides[0], (0,)), self.times_all(sides[1], (1,))
+        if isinstance(left, At) or isinstance(right, At):  # a column or a row already: it broadcasts
+            return None
+        tree = outer(left, right)
+        for factor in reversed(scale):
+            tree = times(factor.make(()), tree)
+        return negative(tree) if negated else tree
 
     def value(self, at: int, axes: Axes) -> Tree:
         """An instruction as a tensor over the variables ``axes``."""

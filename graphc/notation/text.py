@@ -26,6 +26,7 @@ _SUPERSCRIPT = dict(zip("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻", strict=
 # How tightly a sign binds. A product beside a product of another kind takes parentheses.
 SUM, PRODUCT, PREFIX, ATOM = 5, 6, 7, 9
 BINDS = {"or": 1, "and": 2, "=": 3, "≠": 3, "<": 3, "≤": 3, ">": 3, "≥": 3, "+": SUM, "-": SUM}
+_FACTORS = ("*", "⊙")  # a * b ⊙ c is the same however it is read
 PRODUCTS = ("*", "/", "·", "⊙", "⊗", "//", "%")
 _LOOSE = ("Σ", "Π")  # what they join stands behind them without parentheses
 
@@ -94,6 +95,8 @@ def _infix(tree: Infix) -> tuple[str, int]:
     left, right = _inside(tree.left, binds + (binds == 3)), _inside(tree.right, binds + 1)
     if binds == PRODUCT:
         left = f"({left})" if mixed(tree.left, tree.sign) else left
+    if tree.sign in _FACTORS and isinstance(tree.right, Infix) and tree.right.sign in _FACTORS:
+        right = tree_text(tree.right)
     if isinstance(tree.left, Joined) and tree.left.sign in _LOOSE:
         left = f"({_text(tree.left)[0]})"
     if binds <= SUM and isinstance(tree.right, Joined):
@@ -101,9 +104,14 @@ def _infix(tree: Infix) -> tuple[str, int]:
     return f"{left} {tree.sign} {right}", binds
 
 
-def mixed(left: Tree, sign: str) -> bool:
-    """Whether a product on the left of ``sign`` is of another kind, so that it takes parentheses to be read."""
-    return isinstance(left, Infix) and left.sign in PRODUCTS and left.sign != sign and {left.sign, sign} != {"*", "/"}
+def mixed(inner: Tree, sign: str) -> bool:
+    """Whether a product inside one of ``sign`` is of another kind, so that it takes parentheses to be read.
+
+    ``*`` and ``⊙`` stand beside each other freely, and before a division.
+    """
+    if not isinstance(inner, Infix) or inner.sign not in PRODUCTS or inner.sign == sign:
+        return False
+    return not (inner.sign in _FACTORS and sign in (*_FACTORS, "/"))
 
 
 def _power(tree: Power) -> tuple[str, int]:
