@@ -57,8 +57,8 @@ def dense(
     tensor, or None. init: of ``w``; by default ``he_normal`` before a rectifier, ``lecun_normal`` before ``selu``, else
     ``glorot_uniform``. ``b`` starts at 0.
 
-    Raises: DTypeError for an x that is not floating; ShapeError for an x without axes or with a last size known only at run
-    time; DefinitionError for units below 1, an activation that does not exist or a bad name.
+    Raises: DTypeError for an x that is not floating; ShapeError for an x without axes or with a last size known only at
+    run time; DefinitionError for units below 1, an activation that does not exist or a bad name.
 
     >>> from graphc.dsl.declare import input
     >>> dense(input("x", (5, 3)), 4, activation="relu", name="fc1").shape
@@ -94,7 +94,7 @@ def mlp(
     >>> mlp(input("x", (5, 3)), [8, 8, 2]).shape
     (5, 2)
     """
-    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or not sizes:
+    if not isinstance(sizes, Sequence) or not sizes:
         fail(DefinitionError(f"nn.mlp: sizes={sizes!r} given; needs a list of at least one number of units"))
     result = as_tensor(x)
     for k, units in enumerate(sizes, 1):

@@ -97,7 +97,7 @@ def var(ops: Ops[T], x: T, axis: Axis = None, correction: float = 0.0, keepdims:
 
 def std(ops: Ops[T], x: T, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> T:
     """Standard deviation over axes, the root of ``var``."""
-    return ops.sqrt(var(ops, x, axis, correction, keepdims))
+    return _root(ops, var(ops, x, axis, correction, keepdims))
 
 
 def norm(ops: Ops[T], x: T, axis: Axis = None, ord: float = 2, keepdims: bool = False) -> T:
@@ -111,7 +111,12 @@ def norm(ops: Ops[T], x: T, axis: Axis = None, ord: float = 2, keepdims: bool = 
     if ord != 2:
         raise DefinitionError(f"norm: ord={ord!r} given; needs 1, 2 or infinity")
     total = ops.sum(ops.square(x), axis=axis, keepdims=keepdims)
-    nothing = ops.equal(total, 0.0)  # the root of another number there, so that the gradient is 0 and not 0 * infinity
+    return _root(ops, total)
+
+
+def _root(ops: Ops[T], total: T) -> T:
+    """The square root whose gradient at 0 is 0: of another number there, since infinity times 0 would be NaN."""
+    nothing = ops.equal(total, 0.0)
     return ops.where(nothing, 0.0, ops.sqrt(ops.where(nothing, 1.0, total)))
 
 
@@ -220,7 +225,7 @@ RECORDS: tuple[Record, ...] = (
         lambda x, **attrs: np.sqrt(_np_var(x, **attrs)),
         (*_AXES, sample((4, 5), axis=1, correction=1.0)),
         "Standard deviation over axes.",
-        "infinite where all elements are equal",
+        "0 where all elements are equal",
     ),
     Record(
         "norm",
