@@ -152,6 +152,7 @@ from graphc.dsl.functions import (
     trunc,
     where,
 )
+from graphc.dsl.show import latex_of as latex
 from graphc.dsl.tensor import Tensor
 from graphc.errors import (
     DTypeError,

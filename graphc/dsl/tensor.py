@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from graphc.dsl.build import Built, build
 from graphc.dsl.handle import Handle, caller, located
 from graphc.dsl.init import initial
+from graphc.dsl.show import latex_of, text_of
 from graphc.errors import DTypeError, GraphcError, InputError, ShapeError, UsageError
 from graphc.graph.dtypes import DTYPES, DType, Number, as_dtype
 from graphc.graph.formula import Shape
@@ -225,6 +226,13 @@ class Tensor(Handle):
 
     def __setitem__(self, key: object, value: object) -> None:
         fail(UsageError("assignment to elements: a tensor never changes; use gc.where or gc.scatter_add"))
+
+    def __str__(self) -> str:
+        """The expression as maths, with named intermediates."""
+        return text_of(self)
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {latex_of(self)}$"
 
     def __repr__(self) -> str:
         name = self.name
