@@ -1,8 +1,8 @@
 """The engine of the scalar rules: rules in tables, and the builder that applies them while a body is written.
 
 A body is rewritten by writing it again: every instruction is matched, as it is written, against the rules for its
-primitive; its operands are in their final form already, and a right side is written in the same way. So one pass reaches
-the fixed point. It ends because every rule makes ``patterns.measure`` smaller.
+primitive; its operands are in their final form already, and a right side is written in the same way. So one pass
+reaches the fixed point. It ends because every rule makes ``patterns.measure`` smaller.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ INNER = 10**6  # in a firing's log: the number of the first read that stands for
 class Rule:
     """``left`` becomes ``right``.
 
-    label: ``exact`` keeps every bit; ``rounding`` holds for real numbers; ``finite`` also assumes that no value in ``left`` is
-    NaN or infinite, and runs only where that is proved or promised. domain: where tests draw the variables.
+    label: ``exact`` keeps every bit; ``rounding`` holds for real numbers; ``finite`` also assumes that no value in
+    ``left`` is NaN or infinite, and runs only where that is proved or promised. domain: where tests draw the variables.
     """
 
     name: str
@@ -88,8 +88,8 @@ class Table:
 def table(name: str, *rules: Rule) -> Table:
     """A table of rules.
 
-    Raises: InternalError for a variable bound only on the right, a type change, a repeated name, a right side that is no
-    smaller in ``patterns.measure``, and a rule whose strength is not explained.
+    Raises: InternalError for a variable bound only on the right, a type change, a repeated name, a right side that is
+    no smaller in ``patterns.measure``, and a rule whose strength is not explained.
     """
     seen: dict[str, None] = {}
     for rule in rules:
@@ -267,8 +267,8 @@ class Rewriter(PlainBuilder):
         return result
 
     def _ordered(self, instr: Instr) -> Instr:
-        """Operands of a commutative primitive in one order: reads by number, then operations as they stand; a constant factor
-        is first, a constant term last. (Two composed operands keep their order, so that rewriting again changes nothing.)
+        """Operands of a commutative primitive in one order: reads by number, then operations as they stand; a constant
+        factor is first, a constant term last. (Two operations keep their order: writing them again changes nothing.)
         """
         if instr.op not in _REORDERED:
             return instr
@@ -290,9 +290,7 @@ class Rewriter(PlainBuilder):
         for args in orders:
             found: dict[str, int] | None = binding
             for p, a in zip(pattern.args, args, strict=True):
-                found = self._match(p, a, found)
-                if found is None:
-                    break
+                found = None if found is None else self._match(p, a, found)
             if found is not None:
                 return found
         return None
@@ -319,8 +317,8 @@ class Rewriter(PlainBuilder):
         if self.options.assume_finite:
             return True
         operands = [self.range_at(a) for a in instr.args]
-        inner = all(self.range_at(at).finite for at in self._inside(left, instr))
-        return inner and range_of_instr(instr, operands).finite and all(self.range_at(at).finite for at in binding.values())
+        below = [*self._inside(left, instr), *binding.values()]
+        return range_of_instr(instr, operands).finite and all(self.range_at(at).finite for at in below)
 
     def _inside(self, left: Apply, instr: Instr) -> list[int]:
         """The operands down to the depth of the pattern; a few too many do no harm."""
@@ -350,16 +348,17 @@ _REORDERED = COMMUTATIVE - {"maximum", "minimum"}
 
 # Primitives whose NumPy result is the one correctly rounded value: folding them keeps every bit.
 _ROUNDED_ONCE = frozenset(
-    ("add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "floor", "ceil", "round", "trunc", "maximum", "minimum", "where",
-     "equal", "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan", "isinf",
-     "isfinite", "cast")
+    ("add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "floor", "ceil", "round", "trunc", "maximum", "minimum",
+     "where", "equal", "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not",
+     "isnan", "isinf", "isfinite", "cast")
 )
 
 
 def fold(instr: Instr, args: Sequence[Instr]) -> Instr | None:
     """The constant instruction that ``instr`` of the constants ``args`` is; None for a conversion that means nothing.
 
-    >>> fold(Instr("add", (0, 1), float32), [Instr("const", (), float32, "0.5"), Instr("const", (), float32, "2.0")]).attr
+    >>> half, two = Instr("const", (), float32, "0.5"), Instr("const", (), float32, "2.0")
+    >>> fold(Instr("add", (0, 1), float32), [half, two]).attr
     '2.5'
     """
     values = [np.asarray(const_value(a), dtype=a.dtype.numpy) for a in args]
@@ -399,8 +398,8 @@ def _depth(pattern: Pattern) -> int:
 
 
 def _cut(instrs: Sequence[Instr], root: Instr) -> Body:
-    """``root`` with what it is made of, as a body; what lies deeper than a firing shows is a read of number INNER or more."""
-    depth = {a: 1 for a in root.args}
+    """``root`` with what it is made of, as a body; what lies deeper than is shown is a read of number INNER on."""
+    depth = dict.fromkeys(root.args, 1)
     stack = list(depth)
     for at in stack:
         for a in instrs[at].args if depth[at] < SHOWN_DEPTH else ():
@@ -440,7 +439,7 @@ def rule_set(tables: tuple[Table, ...], options: Options) -> RuleSet:
 
 
 def normalise(body: Body, rules: RuleSet, reads: tuple[Range, ...] = ()) -> Normal:
-    """The body in the normal form of ``rules``, with what fired. ``reads``: the ranges of its reads where they are known."""
+    """The body in the normal form of ``rules``, with what fired. ``reads``: the ranges of its reads, where known."""
     builder = Rewriter(rules.by_root, reads, rules.options)
     result = builder.include(body, ())[-1]
     if result.dtype != body.dtype:

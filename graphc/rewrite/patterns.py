@@ -17,7 +17,8 @@ from graphc.graph.primitives import PRIMITIVES
 from graphc.rewrite.ranges import Range
 
 COMMUTATIVE = frozenset(
-    ("add", "mul", "maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "hypot", "logaddexp")
+    ("add", "mul", "maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "hypot",
+     "logaddexp")
 )
 
 
@@ -165,8 +166,8 @@ def constant_only(pattern: Pattern) -> bool:
     return not isinstance(pattern, Var)
 
 
-# The measure of op(a, b, …) is own + factor * (a + b + …); "own" is roughly a cost. A power weighs its base heavily, since
-# it becomes several products of it; a product its operands, since signs are moved out of products.
+# The measure of op(a, b, …) is own + factor * (a + b + …); "own" is roughly a cost. A power weighs its base heavily,
+# since it becomes several products of it; a product its operands, since signs are moved out of products.
 _OWN = {
     "neg": 1, "abs": 1, "add": 4, "sub": 4, "mul": 2, "div": 6, "pow": 60, "sqrt": 8, "rsqrt": 8, "softplus": 14,
     "maximum": 2, "minimum": 2, "where": 2, "cast": 1, "logaddexp": 26, "sign": 2,

@@ -1,7 +1,7 @@
 """Range analysis of scalar bodies: between which numbers a value lies, and whether it may be NaN.
 
-It proves what the ``finite`` rules need (no operand is NaN or infinite) and what a few others ask (an operand is at least
-0). A read is anything unless the caller knows better; integers, booleans and index values are always finite.
+It proves what the ``finite`` rules need (no operand is NaN or infinite) and what a few others ask (an operand is at
+least 0). A read is anything unless the caller knows better; integers, booleans and index values are always finite.
 """
 
 from __future__ import annotations

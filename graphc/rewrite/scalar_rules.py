@@ -16,7 +16,7 @@ from graphc.rewrite.patterns import Const, Var, function
 
 def _power_of_two(value: float) -> bool:
     """Whether 1 / value is exact and normal, in float32 too."""
-    return value != 0 and math.isfinite(value) and abs(math.frexp(value)[0]) == 0.5 and 2.0**-120 < abs(value) < 2.0**120
+    return 2.0**-120 < abs(value) < 2.0**120 and abs(math.frexp(value)[0]) == 0.5
 
 
 x, y, z = (Var(name, "f") for name in "xyz")
@@ -43,7 +43,7 @@ isnan, isinf, isfinite = function("isnan"), function("isinf"), function("isfinit
 # Normal forms. They lose no bit, and all later phases keep them, so that their patterns need to name one form alone.
 CANONICALISE = table(
     "canonicalise",
-    exact("neg-twice", -(-n), n),
+    exact("neg-twice", -(-n), n),  # noqa: B002
     exact("mul-one", n * 1, n),
     exact("div-one", x / 1, x),
     exact("mul-minus-one", n * -1, -n),
@@ -134,7 +134,8 @@ SIMPLIFY = table(
     finite("less-equal-self", x <= x, True, why="NaN is not at most itself"),
 )
 
-# Forms that neither overflow nor cancel, and whose derivatives do not either. The differentiator runs these on every body.
+# Forms that neither overflow nor cancel, and whose derivatives do not either. The differentiator runs these on every
+# body.
 _OVER = "no overflow on the way"
 _DIGITS = "digits that the left side cancels"
 STABILISE = table(
