@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from graphc.dsl.calls import call
 from graphc.dsl.declare import input
-from graphc.dsl.tensor import Tensor
+from graphc.dsl.tensor import Tensor, TensorLike
 from graphc.ops.record import Draw, Record, Sample
 from graphc.ops.registry import REGISTRY
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 CASES = [
     pytest.param(record, sample, id=f"{record.name}-{k}")
     for record in REGISTRY.values()
@@ -36,7 +38,7 @@ def drawn(sample: Sample, rng: np.random.Generator, dtype: str) -> list[Array]:
 def declared(record: Record, sample: Sample, arrays: list[Array]) -> Tensor:
     """The operation on inputs ``x0, x1, …`` of the arrays' types."""
     names = iter(range(len(arrays)))
-    operands = []
+    operands: list[TensorLike] = []
     for operand in sample.operands:
         if isinstance(operand, Draw):
             k = next(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NoReturn, Union
+from typing import Any, NoReturn, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -77,7 +77,7 @@ class Tensor(Handle):
             fail(UsageError(f"named: {self.kind} {self.name!r} has its name from its declaration"))
         return copy
 
-    def eval(self, **values: ArrayLike) -> Array:
+    def eval(self, **values: ArrayLike) -> NDArray[Any]:  # the element type is the tensor's own
         """The value, by the reference evaluator, for a look without compiling.
 
         values: the inputs by name; a parameter or state not given has its initial value, a hyper-parameter its default.
