@@ -22,6 +22,7 @@ from graphc.graph.scalar import Body, Instr, const_value
 from graphc.graph.sizes import Size
 from graphc.graph.sizes import evaluate as size_of
 from graphc.ops.combiners import COMBINERS
+from graphc.ops.record import text
 from graphc.ops.special import SPECIAL
 
 Array = NDArray[np.generic]
@@ -57,7 +58,10 @@ def evaluate(
     for node in live:
         if node.kind == "formula":
             inputs = [found[i] for i in node.inputs]
-            found[node] = evaluate_formula(node.formula, inputs, dims, mode)
+            try:
+                found[node] = evaluate_formula(node.formula, inputs, dims, mode)
+            except IndexOutside as error:
+                raise _explained(graph, node, error) from None
         elif node.kind in SPECIAL:
             found[node] = SPECIAL[node.kind].reference(node, [found[i] for i in node.inputs], dims)
         elif isinstance(node.attr, ConstValue):
@@ -71,6 +75,25 @@ def evaluate(
     return found
 
 
+class IndexOutside(IndexRangeError):
+    """An index from data outside its axis: which operand holds it, where, and what it is."""
+
+    def __init__(self, operand: int, position: int, value: int, bound: int) -> None:
+        super().__init__(f"index {value} at position {position} given; needs 0 <= index < {bound}")
+        self.operand, self.position, self.value, self.bound = operand, position, value, bound
+
+
+def _explained(graph: Graph, node: Node, error: IndexOutside) -> IndexRangeError:
+    """The error in the words of a compiled step's own check: the operation, the index's name, the user's line."""
+    origin = next((o for o in graph.origins.get(node, ()) if o.op), None)
+    name = graph.name(node.inputs[error.operand]) or "the index"
+    message = (
+        f"{origin.op if origin else 'index'}: index {error.value} at position {error.position} of {name} given; "
+        f"needs 0 <= index < {error.bound}"
+    )
+    return IndexRangeError(message + (f"\n  {origin.site}" if origin and origin.site else ""))
+
+
 def dimensions(nodes: Sequence[Node], values: Mapping[str, Array]) -> dict[str, int]:
     """The run-time sizes, from the shapes of the values given.
 
@@ -81,17 +104,20 @@ def dimensions(nodes: Sequence[Node], values: Mapping[str, Array]) -> dict[str, 
     for node in leaves:
         name = str(node.attr)
         if name not in values:
-            raise InputError(f"{node.kind} {name!r} is missing; it needs shape {node.shape}")
+            raise InputError(f"{node.kind} {name!r} is missing; it needs shape {text(node.shape)}")
         given = np.shape(values[name])
         if len(given) != len(node.shape):
-            raise ShapeError(f"{name}: shape {given} given; needs {node.shape}")
+            raise ShapeError(f"{name}: shape {given} given; needs {text(node.shape)}")
         for size, number in zip(node.shape, given, strict=True):
             if isinstance(size, Size) and str(size).isidentifier():
                 dims.setdefault(str(size), number)
     for node in leaves:
         given = np.shape(values[str(node.attr)])
         if given != tuple(size_of(s, dims) for s in node.shape):
-            raise ShapeError(f"{node.attr}: shape {given} given; needs {node.shape} with {dims}")
+            known = ", ".join(f"{name} = {number}" for name, number in dims.items())
+            raise ShapeError(
+                f"{node.attr}: shape {given} given; needs {text(node.shape)}{f' where {known}' if known else ''}"
+            )
     return dims
 
 
@@ -316,8 +342,11 @@ def _check_data(formula: Formula, operands: Sequence[Array], part: Part) -> None
         if mask is not None:
             values, bad = np.broadcast_arrays(values, bad & mask)
         if bad.any():
-            worst = int(values[bad][0])
-            raise IndexRangeError(f"index {worst} from data given; needs 0 <= index < {bound}")
+            worst = int(np.argmax(bad.ravel()))
+            held = list(operands)
+            held[data.operand] = np.arange(operands[data.operand].size).reshape(operands[data.operand].shape)
+            where = np.broadcast_to(_data(data, held, part), bad.shape).ravel()[worst]
+            raise IndexOutside(data.operand, int(where), int(values.ravel()[worst]), bound)
 
 
 def _mask(guards: Sequence[Guard], operands: Sequence[Array], part: Part) -> NDArray[np.bool_] | None:

@@ -11,11 +11,12 @@ from graphc.diff.forward import forward
 from graphc.diff.reverse import Backward, backward
 from graphc.dsl.intern import Interned, intern, to_tensors
 from graphc.dsl.tensor import Tensor, fail
-from graphc.errors import NotDifferentiable, ShapeError
+from graphc.errors import NotDifferentiable, ShapeError, UsageError
 from graphc.graph.dtypes import DTYPES
 from graphc.graph.formula import Formula, Shape, plain
 from graphc.graph.graph import Graph, Node
 from graphc.graph.scalar import BodyBuilder
+from graphc.ops.record import text
 from graphc.rewrite.phases import PHASES, run
 
 
@@ -184,6 +185,8 @@ def _list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def _check_float(what: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        fail(UsageError(f"{what}: {type(tensor).__name__} given; needs tensors"))
     if tensor.dtype.kind != "f":
         fail(NotDifferentiable(f"{what}: a tensor of {tensor.dtype} given; only floats carry derivatives"))
 
@@ -199,4 +202,4 @@ def _unused(what: str, tensor: Tensor) -> NotDifferentiable:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "(" + ", ".join(map(str, tensor.shape)) + ")"
+    return text(tensor.shape)

@@ -131,7 +131,7 @@ def stop_gradient(x: TensorLike) -> Tensor:
     >>> stop_gradient(const([1.0])).eval()
     array([1.], dtype=float32)
     """
-    return special("stop_gradient", as_tensor(x))
+    return special("stop_gradient", as_tensor(x, None, "stop_gradient"))
 
 
 def special(kind: str, x: Tensor, shape: tuple[SizeLike, ...] | None = None) -> Tensor:
@@ -140,7 +140,7 @@ def special(kind: str, x: Tensor, shape: tuple[SizeLike, ...] | None = None) -> 
     return Tensor(kind, (x,), None, x.dtype, x.shape if shape is None else shape, kind, code, instruction)
 
 
-def with_updates(value: Tensor, updates: Mapping[Tensor, TensorLike]) -> Tensor:
+def with_updates(value: TensorLike, updates: Mapping[Tensor, TensorLike]) -> Tensor:
     """``value``, carrying new values for states (or parameters), which training applies after each step.
 
     Raises: DefinitionError where what is updated is no state or parameter; ShapeError, DTypeError where a new value does not fit.
@@ -149,11 +149,12 @@ def with_updates(value: Tensor, updates: Mapping[Tensor, TensorLike]) -> Tensor:
     >>> with_updates(const(1.0), {seen: seen + 1})
     <float32() with_updates>
     """
+    value = as_tensor(value, None, "with_updates")
     operands: list[Tensor] = [value]
     for target, new in updates.items():
         if not isinstance(target, Tensor) or target.kind not in ("state", "param"):
             fail(DefinitionError(f"with_updates: {target!r} given; needs a gc.state or a gc.param"))
-        tensor = as_tensor(new, target.dtype)
+        tensor = as_tensor(new, target.dtype, "with_updates")
         if tensor.shape != target.shape:
             fail(ShapeError(f"with_updates: {target.name} of shape {target.shape} given {tensor.shape}; needs the same shape"))
         if tensor.dtype != target.dtype:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from graphc.dsl.declare import hyper, state, step_count
 from graphc.dsl.functions import expm1, maximum, minimum, sign, sqrt, sum
-from graphc.dsl.tensor import Tensor
+from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import DefinitionError
 
 Updates = Mapping[Tensor, Tensor]
@@ -31,7 +31,7 @@ def sgd(lr: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_d
     _range("sgd", "momentum", momentum, 0.0, 1.0)
     _range("sgd", "weight_decay", weight_decay, 0.0, math.inf)
     if nesterov and not momentum:
-        raise DefinitionError("optim.sgd: nesterov=True without momentum given; needs momentum > 0")
+        fail(DefinitionError("optim.sgd: nesterov=True without momentum given; needs momentum > 0"))
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
         rate = _rate(lr)
@@ -156,7 +156,7 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: float) -> Optimizer:
     Source: Pascanu, Mikolov and Bengio 2013, algorithm 1. Raises DefinitionError unless max_norm > 0.
     """
     if not max_norm > 0:
-        raise DefinitionError(f"optim.clip_by_global_norm: max_norm {max_norm} given; needs a number above 0")
+        fail(DefinitionError(f"optim.clip_by_global_norm: max_norm {max_norm} given; needs a number above 0"))
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
         total = sum(grads[0] * grads[0])
@@ -173,7 +173,7 @@ def clip_by_value(optimizer: Optimizer, limit: float) -> Optimizer:
     0.
     """
     if not limit > 0:
-        raise DefinitionError(f"optim.clip_by_value: limit {limit} given; needs a number above 0")
+        fail(DefinitionError(f"optim.clip_by_value: limit {limit} given; needs a number above 0"))
     return lambda params, grads: optimizer(params, [minimum(maximum(g, -limit), limit) for g in grads])
 
 
@@ -187,4 +187,4 @@ def _slot(optimizer: str, name: str, w: Tensor) -> Tensor:
 
 def _range(optimizer: str, name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise DefinitionError(f"optim.{optimizer}: {name} {value} given; needs {low} <= {name} <= {high}")
+        fail(DefinitionError(f"optim.{optimizer}: {name} {value} given; needs {low} <= {name} <= {high}"))

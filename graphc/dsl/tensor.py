@@ -259,8 +259,8 @@ def _is_data(value: object) -> bool:
     return isinstance(value, (Tensor, np.ndarray, list))
 
 
-def as_tensor(value: object, dtype: DTypeLike | DType | None = None) -> Tensor:
-    """``value`` as a tensor: itself, or a constant. Python floats become float32, integers int64.
+def as_tensor(value: object, dtype: DTypeLike | DType | None = None, what: str = "const") -> Tensor:
+    """``value`` as a tensor: itself, or a constant. Python floats become float32, integers int64. what: for messages.
 
     Raises: DTypeError for an element type that graphc has not, ShapeError for an array without elements.
     """
@@ -269,14 +269,16 @@ def as_tensor(value: object, dtype: DTypeLike | DType | None = None) -> Tensor:
     try:
         array = np.asarray(value)
     except ValueError:
-        fail(ShapeError("const: rows of different lengths given; needs an array"))
+        fail(ShapeError(f"{what}: rows of different lengths given; needs an array"))
     if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
         dtype = {"f": "float32", "i": "int64", "b": "bool"}.get(array.dtype.kind)
-    wanted = array.dtype.name if dtype is None else as_dtype(dtype, "const").name
-    if wanted not in DTYPES or array.dtype.kind not in "fiub":
-        fail(DTypeError(f"const: {array.dtype} given; needs one of {', '.join(DTYPES)} (dtype= converts)"))
+    wanted = array.dtype.name if dtype is None else as_dtype(dtype, what).name
+    if array.dtype.kind not in "fiub":
+        fail(DTypeError(f"{what}: {_type_of(value)} given; needs a tensor, numbers or an array of them"))
+    if wanted not in DTYPES:
+        fail(DTypeError(f"{what}: {array.dtype} given; needs one of {', '.join(DTYPES)} (gc.const(…, dtype=) converts)"))
     if array.size == 0:
-        fail(ShapeError(f"const: shape {array.shape} given; needs at least one element"))
+        fail(ShapeError(f"{what}: shape {array.shape} given; needs at least one element"))
     array = array.astype(wanted)
     code, instruction = caller()
     return Tensor("const", (), const_value(array), DTYPES[wanted], tuple(array.shape), "const", code, instruction)
@@ -298,19 +300,23 @@ def apply(record: Record, *operands: TensorLike, **attrs: AttrValue) -> Tensor:
                 if weak is not None:
                     types.append(weak)
                     continue
-                operand = as_tensor(operand)
+                operand = as_tensor(operand, None, record.name)
             place = next((k for k, known in enumerate(inputs) if known is operand), len(inputs))
             if place == len(inputs):
                 inputs.append(operand)
             slots.append(place)
             types.append(TensorType(operand.shape, operand.dtype))
         if not inputs:
-            inputs = [as_tensor(operands[0])]
+            inputs = [as_tensor(operands[0], None, record.name)]
             slots, types[0] = [0], TensorType((), inputs[0].dtype)
         formula = formula_of(record, tuple(types), tuple(attrs.items()), tuple(slots))
     except GraphcError as error:
         raise located(error) from None
     return Tensor("formula", tuple(inputs), formula, formula.dtype, formula.shape, record.name, code, instruction)
+
+
+def _type_of(value: object) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def weak_of(value: object) -> Weak | None:

@@ -140,6 +140,8 @@ def cosine_similarity(ops: Ops[T], x: T, y: T, axis: int = -1, eps: float = 1e-8
 
 def stack(ops: Ops[T], tensors: Sequence[T], axis: int = 0) -> T:
     """Tensors of one shape along a new axis."""
+    if not tensors:
+        raise DefinitionError("stack: no tensors given; needs at least one in a list")
     first = tensors[0]
     for other in tensors[1:]:
         if other.shape != first.shape:

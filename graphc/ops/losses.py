@@ -42,7 +42,7 @@ def cross_entropy(
             else target * (1 - label_smoothing) + label_smoothing / _whole(logits.shape[k])
         )
         return -ops.sum(goal * logp, axis=k)
-    loss = nll(ops, logp, target, k, ignore_index)
+    loss = _likelihood(ops, "cross_entropy", logp, target, k, ignore_index)
     if label_smoothing == 0:
         return loss
     even = -mean(ops, logp, k)
@@ -61,8 +61,18 @@ def _whole(size: SizeLike) -> int:
 
 def nll(ops: Ops[T], logp: T, target: T, axis: int = -1, ignore_index: int | None = None) -> T:
     """The negative of each row's log-probability at its class; 0 for a row whose class is ``ignore_index``."""
+    return _likelihood(ops, "nll", logp, target, axis_of("nll", axis, len(logp.shape)), ignore_index)
+
+
+def _likelihood(ops: Ops[T], name: str, logp: T, target: T, axis: int, ignore_index: int | None) -> T:
     if target.dtype.kind != "i":
-        raise DTypeError(f"nll: classes of type {target.dtype} given; needs int32 or int64")
+        raise DTypeError(f"{name}: classes of type {target.dtype} given; needs int32 or int64")
+    rows = logp.shape[:axis] + logp.shape[axis + 1 :]
+    if target.shape != rows:
+        raise ShapeError(
+            f"{name}: classes of shape {text(target.shape)} for {text(logp.shape)} with classes along axis {axis} given; "
+            f"needs {text(rows)}"
+        )
     if ignore_index is None:
         return -ops.pick(logp, target, axis=axis)
     ignored = ops.equal(target, ignore_index)
