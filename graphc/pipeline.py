@@ -18,6 +18,7 @@ from graphc.diff.reverse import Backward, backward
 from graphc.dsl.intern import Interned, intern
 from graphc.dsl.handle import Handle, Leaf
 from graphc.dsl.init import initial
+from graphc.dsl.show import solved
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
 from graphc.graph.dtypes import int64
@@ -27,6 +28,7 @@ from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.text import to_text
 from graphc.graph.verify import verify
+from graphc.inspect.check import CheckReport, check_graph
 from graphc.inspect.explain import explained
 from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
@@ -37,16 +39,20 @@ from graphc.kernels.memory import place
 from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
+from graphc.notation.expressions import graph_lines
+from graphc.notation.text import lines_text
 from graphc.rewrite.phases import PHASES, Rewritten, run
 from graphc.runtime import cache as disk
 from graphc.runtime.jit import assembly, compiler_version
 from graphc.runtime.program import Compiled, compile_program
 from graphc.runtime.program import Program as Loaded
-from graphc.runtime.step import Function, Tools, TrainStep
+from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
 
 LOSS = "loss"
-STAGES = ("declared", "forward", "grad", "optimized", "rewrites", "kernels", "memory", "llvm", "asm")
+STAGES = (
+    "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels", "memory", "llvm", "asm"
+)  # fmt: skip
 Optimizer = Callable[[list[Tensor], list[Tensor]], Mapping[Tensor, Tensor]]
 
 
@@ -363,7 +369,7 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
         declared = declare_function(target)
         compiled, hit = compiled_program(declared, options)
         loaded = Loaded(compiled, host(), None, name="function", debug=debug)
-        return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit))
+        return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
     if not isinstance(target, Tensor):
         raise UsageError(f"compile: {type(target).__name__} given with an optimizer; needs one scalar loss")
     declared = declare_step(target, optimizer, outputs or {}, updates or {}, train)
@@ -373,9 +379,9 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     tools = Tools(
         function=lambda wanted: shared_function(wanted, store, options),
         forward=lambda: shared_function({LOSS: target}, store, options),
-        show=lambda stage: show(declared, options, stage),
     )
-    return TrainStep(loaded, tools, seed=seed, compiles=0 if hit else 1, cache_hits=int(hit))
+    look = look_into(declared, options)
+    return TrainStep(loaded, tools, seed=seed, compiles=0 if hit else 1, cache_hits=int(hit), look=look)
 
 
 def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bool]:
@@ -418,10 +424,19 @@ def shared_function(wanted: object, store: Store, options: Options) -> Function:
             raise DefinitionError(f"step.function: {node.attr} is no parameter or state of this step")
     compiled, hit = compiled_program(declared, options)
     loaded = Loaded(compiled, host(), store, name="function", debug=options.debug)
-    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit))
+    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 
 # Looking
+
+
+def look_into(declared: Declared, options: Options) -> Look:
+    """How a program compiled from ``declared`` is looked into; nothing is built before it is asked for."""
+    return Look(
+        show=lambda stage: show(declared, options, stage),
+        cost=lambda: cost(stages(declared, options).program),
+        origin=declared,
+    )
 
 
 def show(declared: Declared, options: Options, stage: str = "") -> str:
@@ -432,12 +447,12 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     if stage and stage not in STAGES:
         raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
     made = stages(declared, options)
-    found = {
+    found: dict[str, Callable[[], str]] = {
         "declared": lambda: to_text(declared.graph),
-        "forward": lambda: to_text(made.declared.graph),
-        "grad": lambda: (
-            str(explained(made.derived, made.backward)) if made.backward else "no derivative was asked for\n"
-        ),
+        "forward": lambda: _maths(declared.graph, dict(declared.graph.outputs)),
+        "grad": lambda: _gradients(made),
+        "update": lambda: _updates(declared),
+        "ledger": lambda: str(explained(made.derived, made.backward)) if made.backward else _NO_LOSS,
         "optimized": lambda: to_text(made.rewritten.graph),
         "rewrites": lambda: made.rewritten.text(),
         "kernels": lambda: program_text(made.program),
@@ -448,3 +463,82 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     if stage:
         return found[stage]()
     return "\n".join(f"== {name} ==\n{found[name]()}" for name in STAGES)
+
+
+_NO_LOSS = "a plain function has no loss that was differentiated\n"
+
+
+def _maths(graph: Graph, outputs: Mapping[str, Node]) -> str:
+    """Some nodes of a graph as lines of maths."""
+    return lines_text(graph_lines(graph, outputs)) + "\n"
+
+
+def _gradients(made: Stages) -> str:
+    """The derivatives by every trained parameter as maths, simplified by rules that keep every bit."""
+    if made.backward is None:
+        return _NO_LOSS
+    found = zip(made.declared.trained, made.backward.cotangents, strict=True)
+    graph = made.derived
+    graph.outputs = {f"d_{name}": node for name, node in found if node is not None}
+    graph.updates = {}
+    named = frozenset(node for node in graph.live() if graph.name(node))
+    return lines_text(graph_lines(solved(run(graph, PHASES, fast_math=False, protect=named).graph))) + "\n"
+
+
+def _updates(declared: Declared) -> str:
+    """The new values of parameters and states as maths, over gradients as ``d_`` and their names."""
+    names = {gradient_name(name): f"d_{name}" for name in declared.trained}
+
+    def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
+        attr = names.get(str(node.attr), node.attr) if node.kind == "input" else node.attr
+        return result.add(node.kind, inputs, attr, node.dtype, node.shape)
+
+    graph = rebuild(declared.graph, make)[0]
+    graph.outputs = {}
+    return lines_text(graph_lines(graph)) + "\n"
+
+
+# Checking
+
+
+def check(step: TrainStep | Function, seed: int = 0) -> CheckReport:
+    """The report on a compiled step or function: values against the reference, derivatives against differences.
+
+    Raises: UsageError for a function that was loaded rather than compiled here.
+    """
+    if not isinstance(step.origin, Declared):
+        raise UsageError("check: a step or function made by gc.compile is needed")
+    declared = step.origin
+    source = rebuild(declared.graph, copy_node)[0]
+    source.updates = {}
+    gradients: dict[str, str] = {}
+    if declared.loss is not None:
+        loss = source.outputs[LOSS]
+        leaves = {node.attr: node for node in source.nodes if node.kind == "param"}
+        wanted = [leaves[name] for name in declared.trained]
+        cotangents = backward(source, {loss: one(source, loss.dtype.name)}, wanted).cotangents
+        for name, node in zip(declared.trained, cotangents, strict=True):
+            if node is not None:
+                gradients[name] = f"d_{name}"
+                source.outputs[f"d_{name}"] = node
+    plain_graph = _as_inputs(source)
+    leaves_named = {str(n.attr): declared.leaves[str(n.attr)] for n in plain_graph.live() if n.kind in ("input", "hyper")}
+    results = Results("dict", "", tuple((name, name) for name in plain_graph.outputs))
+    compiled, _ = compiled_program(Declared(plain_graph, results, leaves_named), Options(cache=False))
+    function = Function(Loaded(compiled, host(), None, name="check"))
+
+    def run_compiled(values: Mapping[str, Array]) -> Mapping[str, Array]:
+        wanted_names = [slot.name for slot in function.program.slots] + list(function.hyper)
+        result = function(**{name: values[name] for name in wanted_names})
+        assert isinstance(result, dict)
+        return result
+
+    start = {
+        name: initial(leaf, name, seed)
+        for name, leaf in leaves_named.items()
+        if leaf.kind in ("param", "state") and leaf.leaf.init is not None
+    }
+    start |= {
+        name: np.asarray(leaf.leaf.default, np.float32) for name, leaf in leaves_named.items() if leaf.kind == "hyper"
+    }
+    return check_graph(plain_graph, run_compiled, start, LOSS if gradients else "", gradients, seed)

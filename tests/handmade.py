@@ -18,7 +18,7 @@ from graphc.llvm import target
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.runtime.arguments import Array
 from graphc.runtime.program import Compiled, Program, compile_program
-from graphc.runtime.step import Function, Tools, TrainStep
+from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import make_store
 
 Floats = NDArray[np.float32]
@@ -137,8 +137,9 @@ def make_step(
     def function(outputs: object) -> Function:
         return Function(Program(forward, HOST, store, name="function"))
 
-    tools = Tools(function, lambda: function(None), lambda stage: f"stage {stage}")
-    return TrainStep(Program(program, HOST, store, debug=debug), tools, seed=seed)
+    tools = Tools(function, lambda: function(None))
+    look = Look(lambda stage: f"stage {stage}", lambda: None, None)
+    return TrainStep(Program(program, HOST, store, debug=debug), tools, seed=seed, look=look)
 
 
 class Reference:

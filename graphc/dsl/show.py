@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from graphc.dsl.build import build
 from graphc.dsl.handle import Handle
 from graphc.graph.graph import Graph, Node, copy_node, rebuild
@@ -15,6 +17,11 @@ from graphc.rewrite.solve import solve
 def text_of(handle: Handle) -> str:
     """The expression as lines of maths, intermediate values by name."""
     return lines_text(_lines(handle))
+
+
+def text_of_all(handles: Mapping[str, Handle]) -> str:
+    """Several expressions, shared values once."""
+    return lines_text(graph_lines(solved(build(handles).graph)))
 
 
 def latex_of(handle: Handle) -> str:

@@ -32,12 +32,23 @@ class Tools:
     """What only the compiler can do, handed in by it.
 
     function: the forward-only program of a tensor, or of a list or dict of them, on the step's own weights. forward:
-    the same of the loss itself. show: the text of a stage.
+    the same of the loss itself.
     """
 
     function: Callable[[object], Function]
     forward: Callable[[], Function]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a program is looked into, handed in by the compiler.
+
+    show: the text of a stage. cost: the cost sheet. origin: what it was compiled from, for the compiler's own checks.
+    """
+
     show: Callable[[str], str]
+    cost: Callable[[], object]
+    origin: object
 
 
 class Hypers(MutableMapping[str, bool | int | float]):
@@ -77,15 +88,38 @@ class Hypers(MutableMapping[str, bool | int | float]):
 class _Compiled:
     """What steps and functions share."""
 
-    def __init__(self, program: Program, compiles: int, cache_hits: int) -> None:
+    def __init__(self, program: Program, compiles: int, cache_hits: int, look: Look | None) -> None:
         self._program = program
         self._compiles = compiles
         self._cache_hits = cache_hits
+        self._look = look
 
     @property
     def program(self) -> Program:
         """The loaded program beneath, for tools and tests."""
         return self._program
+
+    @property
+    def origin(self) -> object:
+        """What this was compiled from; None where it was not made by the compiler."""
+        return self._look.origin if self._look is not None else None
+
+    def show(self, stage: str = "") -> str:
+        """The text of a stage: "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels",
+        "memory", "llvm", "asm"; "" for all.
+
+        Raises: UsageError for another stage.
+        """
+        return self._looked().show(stage)
+
+    def cost(self) -> object:
+        """The cost sheet: operations, bytes and predicted time of each kernel, before running; ``print`` it."""
+        return self._looked().cost()
+
+    def _looked(self) -> Look:
+        if self._look is None:
+            raise UsageError(f"{self._program.name}: not made by gc.compile; there is nothing to look into")
+        return self._look
 
     def stats(self) -> Stats:
         """Compiles, cache hits, calls and arena bytes."""
@@ -107,8 +141,10 @@ class Function(_Compiled):
     Its parameters are arguments like any other, or a step's live weights where ``step.function`` made it.
     """
 
-    def __init__(self, program: Program, *, compiles: int = 1, cache_hits: int = 0) -> None:
-        super().__init__(program, compiles, cache_hits)
+    def __init__(
+        self, program: Program, *, compiles: int = 1, cache_hits: int = 0, look: Look | None = None
+    ) -> None:
+        super().__init__(program, compiles, cache_hits, look)
 
     def __call__(self, /, **inputs: object) -> Array | list[Array] | dict[str, Array]:
         """The results for these inputs: an array, a list or a dict, as compiled."""
@@ -130,9 +166,16 @@ class TrainStep(_Compiled):
     """A compiled training step: forward, backward and update as one native function."""
 
     def __init__(
-        self, program: Program, tools: Tools, *, compiles: int = 1, cache_hits: int = 0, seed: int = 0
+        self,
+        program: Program,
+        tools: Tools,
+        *,
+        compiles: int = 1,
+        cache_hits: int = 0,
+        seed: int = 0,
+        look: Look | None = None,
     ) -> None:
-        super().__init__(program, compiles, cache_hits)
+        super().__init__(program, compiles, cache_hits, look)
         if program.store is None:
             raise UsageError("TrainStep: the program has no store")
         self._store: Store = program.store
@@ -211,10 +254,6 @@ class TrainStep(_Compiled):
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read what ``save`` wrote; training goes on with the same bits. A file that does not fit changes nothing."""
         saving.load(self._store, path)
-
-    def show(self, stage: str = "") -> str:
-        """The text of a stage: "forward", "grad", "optimized", "kernels", "memory", "llvm", "asm"; "" for all."""
-        return self._tools.show(stage)
 
     def stats(self) -> Stats:
         """Compiles, cache hits, calls and arena bytes of the step itself; its functions have their own."""
