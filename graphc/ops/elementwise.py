@@ -226,7 +226,8 @@ ARITHMETIC: tuple[Record, ...] = (
         PRIMITIVES["pow"].numpy,
         "Power; a number as exponent becomes products and roots where it can.",
         _samples(2, PRIMITIVES["pow"].domain)
-        + tuple(sample((4,), p) for p in (2, 3, 7, 1.0, 0))
+        + tuple(sample((4,), p) for p in (2, 3, 7, 1.0))
+        + (sample((4,), 0, grad=False),)
         + tuple(Sample((Draw((4,), 0.3, 3.0), p)) for p in (-1, -2, 0.5, -0.5, 1.7)),
         ties="at base 0: 0 by the base where the exponent is 0, 0 by an exponent of at least 0",
     ),
