@@ -750,8 +750,8 @@ MISTAKES: dict[str, Mistake] = {
     "formula_unbound": (
         lambda: gc.formula("f", "y[i] = x[i, j]")(x),
         gc.DefinitionError,
-        "formula: j is bound by nothing in 'y[i] = x[i, j]'; an index stands in out[…] or in the reduction, a dimension "
-        "in an operand's shape, and an operand without axes is written j[]",
+        "formula: j is bound by nothing in 'y[i] = x[i, j]'; an index stands in out[…] or in the reduction, a "
+        "dimension in an operand's shape, and an operand without axes is written j[]",
     ),
     "formula_reduction": (
         lambda: gc.formula("f", "y[i] = mean(j) x[i, j]"),
