@@ -94,8 +94,10 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
         a, b = b, a
     if a == b:
         return Power(a, Number("2"))
-    if isinstance(a, Power) and a.base == b and isinstance(a.exponent, Number) and a.exponent.text.isdigit():
-        return Power(b, Number(str(int(a.exponent.text) + 1)))
+    for raised, base in ((a, b), (b, a)):
+        if isinstance(raised, Power) and raised.base == base and isinstance(raised.exponent, Number):
+            if raised.exponent.text.isdigit():
+                return Power(base, Number(str(int(raised.exponent.text) + 1)))
     return Infix("⊙" if elementwise else "*", a, b)
 
 

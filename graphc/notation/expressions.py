@@ -90,6 +90,8 @@ class _Writer:
                 self.written.append(Line(name, (), tree, node.shape))
         for target, value in self.updates.items():
             self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
+        if not self.written:
+            self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
         return tuple(self.written)
 
     def _reach(self) -> list[Node]:

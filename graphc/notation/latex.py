@@ -48,7 +48,8 @@ def lines_latex(lines: Sequence[Line], dims: bool = False) -> str:
         index = f"_{{{','.join(line.index)}}}" if line.index else ""
         name = f"{{{name_latex(line.name)}}}{index}" if index else name_latex(line.name)
         shape = rf" \qquad {_shape(line.shape)}" if dims and line.shape else ""
-        rows.append(f"{name} &{_SIGNS.get(line.sign, line.sign)} {tree_latex(line.value)}{shape}")
+        head = f"{name} &{_SIGNS.get(line.sign, line.sign)} " if line.name else "&"
+        rows.append(f"{head}{tree_latex(line.value)}{shape}")
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
 

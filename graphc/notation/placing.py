@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.graph.formula import Affine, FromData, Index, Read, Shape
-from graphc.graph.sizes import SizeLike
+from graphc.graph.sizes import SizeLike, at_most
 from graphc.notation.tree import At, Part, Symbol, Transposed, Tree
 
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "u", "v", "w")
@@ -103,6 +103,7 @@ def _part(start: SizeLike, step: int, extent: SizeLike, size: SizeLike) -> Part:
         return WHOLE
     if step > 0:
         stop = start + step * (extent - 1) + 1
-        return Part("" if start == 0 else str(start), "" if stop == size else str(stop), "" if step == 1 else str(step))
+        ends = at_most(size, stop + step - 1)  # one step further would leave the axis
+        return Part("" if start == 0 else str(start), "" if ends else str(stop), "" if step == 1 else str(step))
     last = start + step * (extent - 1)
     return Part("" if start == size - 1 else str(start), "" if last == 0 else str(last - 1), str(step))

@@ -15,7 +15,7 @@ from graphc.graph.scalar import const_value
 from graphc.notation.bodies import needs
 from graphc.rewrite.solve import solve
 
-_FURTHEST = 8  # nodes that one value is opened through
+_FURTHEST = 4  # nodes that one value is opened through
 _LARGEST = 200  # instructions looked at for one node
 _ENDS = ("div", "sub", "exp", "mul")
 _SILENT = ("stop_gradient", "variable")

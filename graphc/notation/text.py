@@ -44,7 +44,8 @@ def line_text(line: Line, dims: bool = False) -> str:
     """One line."""
     index = f"[{', '.join(line.index)}]" if line.index else ""
     shape = f"    ({' × '.join(str(s) for s in line.shape)})" if dims and line.shape else ""
-    return f"{line.name}{index} {line.sign} {tree_text(line.value)}{shape}"
+    head = f"{line.name}{index} {line.sign} " if line.name else ""
+    return f"{head}{tree_text(line.value)}{shape}"
 
 
 def tree_text(tree: Tree) -> str:
