@@ -44,17 +44,18 @@ def evaluate(
     """The value of every node that ``nodes`` (by default the graph's outputs and updates) need.
 
     values: the inputs, parameters, states and hyper-parameters by name; run-time sizes follow from their shapes.
-    dtype64: float32 is computed as float64. absolute: a formula's terms are taken by their absolute values, which
-    bounds what rounding can do to its sum.
+    dtype64: float32 is computed as float64. absolute: instead of values, magnitudes: every term of a formula by its
+    absolute value, which bounds what rounding can do to its sum.
 
     Raises: InputError for a value that is missing, ShapeError for one of another shape, IndexRangeError for an index
     outside its axis.
     """
     live = reachable(graph.roots() if nodes is None else nodes)
     dims = dimensions(live, values)
-    mode = Mode(dtype64, absolute)
+    mode = Mode(dtype64)
     special: dict[str, Array] = {"count": np.asarray(step_count, np.int64), "training": np.asarray(training)}
     found: dict[Node, Array] = {}
+    sizes: dict[Node, Array] = {}
     for node in live:
         if node.kind == "formula":
             inputs = [found[i] for i in node.inputs]
@@ -62,8 +63,13 @@ def evaluate(
                 found[node] = evaluate_formula(node.formula, inputs, dims, mode)
             except IndexOutside as error:
                 raise _explained(graph, node, error) from None
+            if absolute and node.dtype.kind == "f":
+                sizes[node] = evaluate_formula(
+                    node.formula, inputs, dims, mode, [_size(i, found, sizes) for i in node.inputs]
+                )
         elif node.kind in SPECIAL:
             found[node] = SPECIAL[node.kind].reference(node, [found[i] for i in node.inputs], dims)
+            sizes[node] = SPECIAL[node.kind].reference(node, [_size(i, found, sizes) for i in node.inputs], dims)
         elif isinstance(node.attr, ConstValue):
             found[node] = mode.array(node.attr.array(), node.dtype)
         elif node.kind in NAMED:
@@ -72,7 +78,12 @@ def evaluate(
             found[node] = special[node.kind]
         else:
             raise InternalError(f"reference: no value for a {node.kind}")
-    return found
+    return {node: _size(node, found, sizes) for node in found} if absolute else found
+
+
+def _size(node: Node, found: Mapping[Node, Array], sizes: Mapping[Node, Array]) -> Array:
+    """The magnitude of a node's value, by terms where it is a formula."""
+    return sizes[node] if node in sizes else np.abs(found[node]) if node.dtype.kind == "f" else found[node]
 
 
 class IndexOutside(IndexRangeError):
@@ -123,10 +134,9 @@ def dimensions(nodes: Sequence[Node], values: Mapping[str, Array]) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How to compute: in float64, with absolute terms."""
+    """How to compute: float32 in float64, or as it is."""
 
     dtype64: bool = False
-    absolute: bool = False
 
     def type(self, dtype: DType) -> DType:
         """The type that values of ``dtype`` are computed in."""
@@ -164,9 +174,18 @@ class Part:
 
 
 def evaluate_formula(
-    formula: Formula, operands: Sequence[Array], dims: Mapping[str, int], mode: Mode = Mode()
+    formula: Formula,
+    operands: Sequence[Array],
+    dims: Mapping[str, int],
+    mode: Mode = Mode(),
+    sizes: Sequence[Array] | None = None,
 ) -> Array:
-    """The result of one formula. Raises IndexRangeError for an index from data outside its axis."""
+    """The result of one formula; with ``sizes``, the magnitudes of its operands, that of the result.
+
+    Raises: IndexRangeError for an index from data outside its axis.
+    """
+    if sizes is not None and formula.combine == "min":
+        formula = replace(formula, combine="max")  # of magnitudes the largest bounds either
     extents = tuple(size_of(e, dims) for e in formula.extents)
     shape = tuple(size_of(s, dims) for s in formula.shape)
     if any(e < 0 for e in extents + shape):
@@ -174,7 +193,7 @@ def evaluate_formula(
     _check_data(formula, operands, Part((0,) * len(extents), extents, dims))
     dtype = mode.type(formula.dtype)
     with np.errstate(all="ignore"):
-        quick = None if mode.absolute else _einsum(formula, operands, extents, dtype)
+        quick = None if sizes is not None else _einsum(formula, operands, extents, dtype)
         if quick is not None:
             return quick
         identity = COMBINERS[formula.combine].identity(formula.dtype)
@@ -188,7 +207,9 @@ def evaluate_formula(
             if extents:
                 starts[cut], stops[cut] = start, min(start + step, extents[cut])
             part = Part(tuple(starts), tuple(stops), dims)
-            value = _points(formula, operands, part, mode).astype(mode.type(formula.body.dtype).numpy, copy=False)
+            value = _points(formula, operands, part, mode, sizes).astype(
+                mode.type(formula.body.dtype).numpy, copy=False
+            )
             _join(formula, operands, part, value, result, identity)
     return result
 
@@ -198,13 +219,15 @@ def _cut(formula: Formula, extents: tuple[int, ...]) -> int:
     return max(range(len(extents)), key=lambda v: (extents[v], -v), default=0)
 
 
-def _points(formula: Formula, operands: Sequence[Array], part: Part, mode: Mode) -> Array:
+def _points(
+    formula: Formula, operands: Sequence[Array], part: Part, mode: Mode, sizes: Sequence[Array] | None
+) -> Array:
     """The body at every point of the part, over the variables that it depends on."""
     reads = {k: _read(formula.reads[k], operands, part) for k in formula.body.reads()}
-    if mode.absolute:
-        exact = _body(formula.body, reads, part, replace(mode, absolute=False))
-        return _magnitude(formula.body, reads, exact, part, mode)[-1]
-    return _body(formula.body, reads, part, mode)[-1]
+    exact = _body(formula.body, reads, part, mode)
+    if sizes is None:
+        return exact[-1]
+    return _magnitude(formula.body, {k: _read(formula.reads[k], sizes, part) for k in reads}, exact)[-1]
 
 
 def _body(body: Body, reads: Mapping[int, Array], part: Part, mode: Mode) -> list[Array]:
@@ -237,20 +260,22 @@ def _source(instr: Instr, reads: Mapping[int, Array], part: Part) -> Array:
     raise InternalError(f"reference: a body with {instr.op}")
 
 
-def _magnitude(body: Body, reads: Mapping[int, Array], exact: list[Array], part: Part, mode: Mode) -> list[Array]:
+def _magnitude(body: Body, reads: Mapping[int, Array], exact: list[Array]) -> list[Array]:
     """For each instruction its value with sums and differences taken over absolute values."""
     result: list[Array] = []
     for instr, value in zip(body.instrs, exact, strict=True):
         args = [result[a] for a in instr.args]
         if instr.dtype.kind != "f":
             size = value
+        elif instr.op == "read" and isinstance(instr.attr, int):
+            size = reads[instr.attr]
         elif instr.op in ("add", "sub"):
             size = np.add(args[0], args[1])
         elif instr.op == "mul":
             size = np.multiply(args[0], args[1])
         elif instr.op == "div":
             size = np.divide(args[0], np.abs(exact[instr.args[1]]))
-        elif instr.op in ("neg", "abs", "cast"):
+        elif instr.op in ("neg", "abs") or (instr.op == "cast" and body.instrs[instr.args[0]].dtype.kind == "f"):
             size = args[0]
         elif instr.op == "where":
             size = np.where(args[0], args[1], args[2])
