@@ -172,6 +172,7 @@ from graphc.graph.dtypes import boolean, float32, float64, int32, int64
 from graphc.graph.sym import sym
 from graphc.inspect.explain import explain
 from graphc.pipeline import compile
+from graphc.runtime.step import Function, TrainStep
 
 __version__ = "0.1.0"
 

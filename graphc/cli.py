@@ -86,7 +86,6 @@ def _demo(given: argparse.Namespace) -> int:
     started = time.perf_counter()
     step = pipeline.compile(loss, optim.sgd(lr=0.05, momentum=0.9), seed=0)
     seconds = time.perf_counter() - started
-    assert isinstance(step, TrainStep)
 
     print("1. Forward pass: the loss is the negative log-likelihood of the softmax, one value a row, averaged.\n")
     print(_indented(step.show("forward")))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 
@@ -328,6 +329,32 @@ def _batch_dim(program: Program) -> str:
 # Compiling
 
 
+@overload
+def compile(
+    target: Tensor,
+    optimizer: Optimizer,
+    *,
+    outputs: Mapping[str, Tensor] | None = None,
+    updates: Mapping[Tensor, Tensor] | None = None,
+    train: Sequence[Tensor] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    fast_math: bool = True,
+    assume_finite: bool = False,
+    debug: bool = False,
+    cache: bool = True,
+) -> TrainStep: ...
+@overload
+def compile(
+    target: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
+    optimizer: None = None,
+    *,
+    threads: int | None = None,
+    fast_math: bool = True,
+    assume_finite: bool = False,
+    debug: bool = False,
+    cache: bool = True,
+) -> Function: ...
 def compile(  # the array API's and JAX's word for it; the builtin is not used here
     target: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
     optimizer: Optimizer | None = None,
