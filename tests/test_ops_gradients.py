@@ -154,7 +154,7 @@ WITHOUT = [
     "one_hot", "round", "sign", "stop_gradient", "trunc",
 ]  # fmt: skip
 
-# The operation, where it is taken, and its gradient there: PyTorch's values; those of scalar functions are in test_kinks.
+# The operation, where it is taken, and its gradient there: PyTorch's values (scalar functions are in test_kinks).
 KINKS: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = {
     "softsign": (gc.softsign, [0.0], [1]),
     "norm 1": (lambda x: gc.norm(x, ord=1), [0.0, -2.0], [0, -1]),
