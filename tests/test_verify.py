@@ -68,10 +68,10 @@ SOUND: dict[str, Callable[[], Graph]] = {
         (9, 9), (9,), (affine(0, [(0, 1), (1, 1)]),), (9,), combine="sum",
         guards=(Guard("ge", Affine(4) - var(0)), Guard("ge", Affine(4) - var(1))),
     ),
-    "on the diagonal": lambda: one((5, 9), (5,), (var(1),), (5,), guards=(Guard("eq", var(0) - var(1)),), combine="sum"),
-    "scatter": lambda: one(
-        (4,), (100,), (var(0),), (4,), write=(FromData(1, (var(0),), 100),), combine="sum"
+    "on the diagonal": lambda: one(
+        (5, 9), (5,), (var(1),), (5,), guards=(Guard("eq", var(0) - var(1)),), combine="sum"
     ),
+    "scatter": lambda: one((4,), (9,), (var(0),), (4,), write=(FromData(1, (var(0),), 9),), combine="sum"),
     "lookup": lambda: one((4, 3), (4, 3), (FromData(1, (var(0),), 50), var(1)), (50, 3)),
     "one hot": lambda: one(
         (4, 9), (4, 9), (var(0),), (4,), guards=(Guard("eq", var(1), data=FromData(1, (var(0),), 9)),)

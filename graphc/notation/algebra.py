@@ -157,18 +157,19 @@ def compared(sign: str, a: Tree, b: Tree) -> Tree:
     return Infix(sign, a, b)
 
 
-def applied(instr: Instr, args: Sequence[Tree], source: DType | None, elementwise: bool) -> Tree:
+def applied(instr: Instr, args: Sequence[Tree], source: DType | None, axes: Sequence[bool]) -> Tree:
     """One primitive over its operands' trees.
 
-    source: the operand's type, for a conversion. elementwise: whether two operands have axes (see ``times``).
+    source: the operand's type, for a conversion. axes: of each operand whether it has any; a factor without goes first.
     """
+    elementwise = sum(axes) > 1
     op = instr.op
     if op == "cast":
         return _converted(instr, args[0], source)
     if op in ("add", "sub", "mul", "div", "pow"):
         a, b = args
         if op == "mul":
-            return times(a, b, elementwise)
+            return times(b, a) if axes[0] and not axes[1] else times(a, b, elementwise)
         return {"add": plus, "sub": minus, "div": over, "pow": power}[op](a, b)
     if op == "neg":
         return negative(args[0])

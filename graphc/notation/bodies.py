@@ -59,8 +59,7 @@ def body_tree(body: Body, at: int, terms: Terms) -> Tree:
             trees[place] = number(str(instr.attr), instr.dtype)
         else:
             source = body.instrs[instr.args[0]].dtype
-            both = sum(terms.has_axes(a) for a in instr.args) > 1
-            tree = applied(instr, [trees[a] for a in instr.args], source, both)
+            tree = applied(instr, [trees[a] for a in instr.args], source, [terms.has_axes(a) for a in instr.args])
             large = not is_simple(tree) or (uses[place] > 1 and weight(tree) >= SHARED)
             trees[place] = terms.spill(tree) if large and place != at and instr.dtype.kind != "b" else tree
     return trees[at]
