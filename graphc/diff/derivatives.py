@@ -132,7 +132,9 @@ def vjp_of(
     return _finished(interned, nodes)
 
 
-def _backward(interned: Interned, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None) -> Backward:
+def _backward(
+    interned: Interned, outputs: list[Tensor], wanted: list[Tensor], cotangents: list[Tensor] | None
+) -> Backward:
     graph = interned.graph
     seeds: dict[Node, Node] = {}
     for k, output in enumerate(outputs):

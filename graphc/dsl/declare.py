@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Union
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,18 +15,18 @@ from graphc.graph import sizes
 from graphc.graph.dtypes import DType, as_dtype, boolean, float32, int64
 from graphc.graph.formula import Formula
 from graphc.graph.notation_parser import parse_formula
-from graphc.graph.scalar import Scalar
 from graphc.graph.scalar import Operand as Value
+from graphc.graph.scalar import Scalar
 from graphc.graph.sizes import Size, SizeLike
 from graphc.graph.sym import FUNCTIONS, Namespace
 from graphc.graph.sympy_forms import evaluate_sympy, is_sympy
 from graphc.ops.elementwise import build_elementwise
-from graphc.ops.record import Operand, Record, TensorType
+from graphc.ops.record import Operand, Record, TensorType, text
 
 Array = NDArray[np.generic]
-ShapeLike = Union[SizeLike, Sequence[SizeLike]]
-DTypeish = Union[DType, DTypeLike]
-Start = Union[Initialiser, ArrayLike, None]
+ShapeLike = SizeLike | Sequence[SizeLike]
+DTypeish = DType | DTypeLike
+Start = Initialiser | ArrayLike | None
 
 
 def dim(name: str) -> Size:
@@ -59,7 +58,8 @@ def input(name: str, shape: ShapeLike = (), dtype: DTypeish = "float32") -> Tens
 def param(name: str, shape: ShapeLike = (), init: Start = None, dtype: DTypeish = "float32") -> Tensor:
     """A tensor that training changes. init: an initialiser of ``gc.init``, or its first values; zeros by default.
 
-    Raises: DefinitionError for a bad name or first values of another shape; DTypeError, ShapeError for a bad type or shape.
+    Raises: DefinitionError for a bad name or first values of another shape; DTypeError, ShapeError for a bad type or
+    shape.
 
     >>> param("w", (64, 10))
     <w: float32(64, 10) param>
@@ -102,7 +102,9 @@ def hyper(name: str, default: float) -> Tensor:
 
 
 def const(value: ArrayLike, dtype: DTypeish | None = None) -> Tensor:
-    """Data as part of the graph. Python floats become float32, integers int64; an array keeps its type unless told otherwise.
+    """Data as part of the graph. Python floats become float32, integers int64; an array keeps its type.
+
+    dtype: another element type to hold it in.
 
     Raises: DTypeError for an element type that graphc has not.
 
@@ -143,7 +145,8 @@ def special(kind: str, x: Tensor, shape: tuple[SizeLike, ...] | None = None) -> 
 def with_updates(value: TensorLike, updates: Mapping[Tensor, TensorLike]) -> Tensor:
     """``value``, carrying new values for states (or parameters), which training applies after each step.
 
-    Raises: DefinitionError where what is updated is no state or parameter; ShapeError, DTypeError where a new value does not fit.
+    Raises: DefinitionError where what is updated is no state or parameter; ShapeError, DTypeError where a new value
+    does not fit.
 
     >>> seen = state("seen")
     >>> with_updates(const(1.0), {seen: seen + 1})
@@ -156,9 +159,9 @@ def with_updates(value: TensorLike, updates: Mapping[Tensor, TensorLike]) -> Ten
             fail(DefinitionError(f"with_updates: {target!r} given; needs a gc.state or a gc.param"))
         tensor = as_tensor(new, target.dtype, "with_updates")
         if tensor.shape != target.shape:
-            fail(ShapeError(f"with_updates: {target.name} of shape {target.shape} given {tensor.shape}; needs the same shape"))
+            fail(ShapeError(f"with_updates: {text(tensor.shape)} given for {target.name}; needs {text(target.shape)}"))
         if tensor.dtype != target.dtype:
-            fail(DTypeError(f"with_updates: {target.name} of type {target.dtype} given {tensor.dtype}; needs the same type"))
+            fail(DTypeError(f"with_updates: {tensor.dtype} given for {target.name}; needs {target.dtype}"))
         operands += [target, tensor]
     code, instruction = caller()
     return Tensor("updates", tuple(operands), None, value.dtype, value.shape, "with_updates", code, instruction)
@@ -199,9 +202,12 @@ def elementwise(name: str, function: Callable[..., object]) -> Callable[..., Ten
 
 
 def formula(name: str, text: str) -> Callable[..., Tensor]:
-    """A user's own tensor operation, from its index formula; operands by position, in order of first appearance, or by name.
+    """A user's own tensor operation, from its index formula.
 
-    Raises: DefinitionError where the text means nothing; ShapeError, DTypeError when called with operands that do not fit.
+    Operands are given by position, in order of first appearance, or by name.
+
+    Raises: DefinitionError where the text means nothing; ShapeError, DTypeError when called with operands that do not
+    fit.
 
     >>> bilinear = formula("bilinear", "out[n,o] = sum(i,j) x[n,i] * w[o,i,j] * z[n,j]")
     >>> bilinear(np.ones((2, 3)), np.ones((4, 3, 5)), np.ones((2, 5))).shape
@@ -308,5 +314,3 @@ def _check_name(kind: str, name: object) -> None:
     parts = name.split(".") if isinstance(name, str) else []
     if not parts or not all(p.isidentifier() for p in parts):
         fail(DefinitionError(f"{kind}: name {name!r} given; needs identifiers, joined by dots"))
-
-

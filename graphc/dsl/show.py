@@ -33,7 +33,9 @@ def solved(graph: Graph) -> Graph:
     """The graph with every formula in the form that gathers, where it has one: as a person reads it."""
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-        return result.formula(solve(node.formula), inputs) if node.kind == "formula" else copy_node(result, node, inputs)
+        if node.kind != "formula":
+            return copy_node(result, node, inputs)
+        return result.formula(solve(node.formula), inputs)
 
     return rebuild(graph, make)[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -26,7 +26,7 @@ Array = NDArray[np.generic]
 
 
 class Tensor(Handle):
-    """An expression: a declared tensor, a constant, or an operation on others. Compared by identity, ``==`` elementwise.
+    """An expression: a declared tensor, a constant, or an operation on others. ``==`` compares elements.
 
     >>> from graphc.dsl.declare import input
     >>> x = input("x", (3,))
@@ -239,7 +239,7 @@ class Tensor(Handle):
         return f"<{name + ': ' if name else ''}{self.dtype}{text(self.shape)} {self.op or self.kind}>"
 
 
-TensorLike = Union[Tensor, Number, Size, np.generic, Array]
+TensorLike = Tensor | Number | Size | np.generic | Array
 
 
 def fail(error: GraphcError) -> NoReturn:
@@ -276,7 +276,7 @@ def as_tensor(value: object, dtype: DTypeLike | DType | None = None, what: str =
     if array.dtype.kind not in "fiub":
         fail(DTypeError(f"{what}: {_type_of(value)} given; needs a tensor, numbers or an array of them"))
     if wanted not in DTYPES:
-        fail(DTypeError(f"{what}: {array.dtype} given; needs one of {', '.join(DTYPES)} (gc.const(…, dtype=) converts)"))
+        fail(DTypeError(f"{what}: {array.dtype} given; needs one of {', '.join(DTYPES)} (gc.const converts to one)"))
     if array.size == 0:
         fail(ShapeError(f"{what}: shape {array.shape} given; needs at least one element"))
     array = array.astype(wanted)

@@ -70,8 +70,8 @@ def _likelihood(ops: Ops[T], name: str, logp: T, target: T, axis: int, ignore_in
     rows = logp.shape[:axis] + logp.shape[axis + 1 :]
     if target.shape != rows:
         raise ShapeError(
-            f"{name}: classes of shape {text(target.shape)} for {text(logp.shape)} with classes along axis {axis} given; "
-            f"needs {text(rows)}"
+            f"{name}: classes of shape {text(target.shape)} for {text(logp.shape)} with classes along axis {axis} "
+            f"given; needs {text(rows)}"
         )
     if ignore_index is None:
         return -ops.pick(logp, target, axis=axis)

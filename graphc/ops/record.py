@@ -189,7 +189,8 @@ def smaller(name: str, a: SizeLike, b: SizeLike) -> SizeLike:
 def needs_rank(name: str, operand: TensorType, rank: int) -> None:
     """Raises ShapeError where an operand has fewer axes than ``rank``."""
     if len(operand.shape) < rank:
-        raise ShapeError(f"{name}: shape {text(operand.shape)} given; needs at least {rank} {'axis' if rank == 1 else 'axes'}")
+        axes = "axis" if rank == 1 else "axes"
+        raise ShapeError(f"{name}: shape {text(operand.shape)} given; needs at least {rank} {axes}")
 
 
 def needs_integer(name: str, what: str, operand: TensorType) -> None:
