@@ -19,7 +19,8 @@ from graphc.graph.dtypes import DType
 from graphc.graph.formula import Affine
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import Instr, const_value
-from graphc.graph.sizes import Size, SizeLike, evaluate as size_of
+from graphc.graph.sizes import Size, SizeLike
+from graphc.graph.sizes import evaluate as size_of
 from graphc.kernels.form import (
     Access,
     Buffer,
@@ -226,11 +227,10 @@ def _cast(value: Array, dtype: DType) -> Array:
     if dtype.kind == "i" and value.dtype.kind == "f":
         limits = np.iinfo(dtype.numpy)
         whole = np.trunc(np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
-        inside = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
-        inside = np.where(whole >= 2.0**63, np.iinfo(np.int64).max, np.where(whole < -(2.0**63), np.iinfo(np.int64).min, inside))
-        between = (np.abs(whole) > 2.0**62) & (np.abs(whole) < 2.0**63)
-        inside = np.where(between, np.where(between, whole, 0).astype(np.int64), inside)
-        return np.clip(inside, limits.min, limits.max).astype(dtype.numpy)
+        low, high = whole <= float(limits.min), whole >= float(limits.max)  # the latter rounds up for int64
+        inside = np.where(low | high, 0.0, whole).astype(dtype.numpy)
+        found: Array = np.where(low, limits.min, np.where(high, limits.max, inside)).astype(dtype.numpy)
+        return found
     return value.astype(dtype.numpy)
 
 
@@ -253,7 +253,8 @@ def _reduced(
     if not math.prod(full):
         return np.full(full[: nest.n_out] + ones, identity)
     if reduction.combine in ("sum", "prod"):
-        total = (np.sum if reduction.combine == "sum" else np.prod)(value, axis=axes, dtype=reduction.dtype.numpy)
+        join = np.add if reduction.combine == "sum" else np.multiply
+        total = join.reduce(value, axis=axes, dtype=reduction.dtype.numpy)
     else:
         assert combiner.numpy is not None
         total = combiner.numpy(value, axis=axes)
@@ -277,7 +278,7 @@ def _store(place: Place, store: Store, at: Ints, mask: Mask | None, value: Array
 
 def _index_check(check: IndexCheck, flat: Array, dims: Mapping[str, int]) -> None:
     bound = size_of(check.bound, dims)
-    bad = np.flatnonzero((flat < 0) | (flat >= bound))
+    bad = np.flatnonzero(np.less(flat, 0) | np.greater_equal(flat, bound))
     if bad.size:
         place = int(bad[0])
         raise IndexRangeError(check.message.format(value=int(flat[place]), position=place, bound=bound))

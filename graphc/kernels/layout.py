@@ -230,9 +230,13 @@ def _read(data: Mapping[str, object]) -> Layout:
 
     buffers = tuple(
         Buffer(
-            str(row["name"]), str(row["role"]), DTYPES[str(row["dtype"])],
-            tuple(map(size, items(row["shape"]))), cast(int, row["slot"]),
-            cast("bool | int | float | None", row["default"]), str(row["source"]),
+            str(row["name"]),
+            str(row["role"]),
+            DTYPES[str(row["dtype"])],
+            tuple(map(size, items(row["shape"]))),
+            cast(int, row["slot"]),
+            cast("bool | int | float | None", row["default"]),
+            str(row["source"]),
         )
         for row in rows(data["buffers"])
     )
@@ -243,7 +247,12 @@ def _read(data: Mapping[str, object]) -> Layout:
     results = cast("dict[str, object]", data["results"])
     outputs = tuple((str(key), str(name)) for key, name in cast("list[tuple[str, str]]", results["outputs"]))
     return Layout(
-        tuple(map(str, items(data["dims"]))), buffers, tuple(map(size, items(data["slots"]))),
-        Results(str(results["kind"]), str(results["loss"]), outputs), checks,
-        size(data["cost_ns"]), str(data["batch_dim"]), str(data["symbol"]),
+        tuple(map(str, items(data["dims"]))),
+        buffers,
+        tuple(map(size, items(data["slots"]))),
+        Results(str(results["kind"]), str(results["loss"]), outputs),
+        checks,
+        size(data["cost_ns"]),
+        str(data["batch_dim"]),
+        str(data["symbol"]),
     )

@@ -335,7 +335,7 @@ def _ordered(work: Lowering) -> list[Kernel]:
 
 
 def _sorted(rank: list[int], before: list[set[int]]) -> list[int]:
-    """The items in an order that keeps each after those ``before`` it; among those that may come, the lowest rank first."""
+    """The items, each after those ``before`` it; among those that may come next, the lowest rank first."""
     after: list[list[int]] = [[] for _ in rank]
     missing = [len(b) for b in before]
     for item, earlier in enumerate(before):

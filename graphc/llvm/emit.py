@@ -16,7 +16,6 @@ from graphc.llvm.text import Module, Value, Writer, const
 from graphc.llvm.tile import TileWriter
 
 
-
 def emit(program: Program, target: Target) -> str:
     """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``."""
     module = Module("graphc", target.triple, target.fma)

@@ -128,7 +128,7 @@ class TileWriter(NestWriter):
     # One tile
 
     def panel(self, env: Env, vectors: int) -> Value | None:
-        """The right operand's columns of one block of tiles, copied to lie one after another; None where that does not pay.
+        """The right operand's columns of one block of tiles, copied to lie together; None where that does not pay.
 
         Rows far apart share few cache sets (and each its own page), so that a panel used by many tiles would be fetched
         from afar for each of them.

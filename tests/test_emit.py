@@ -1,0 +1,68 @@
+"""Machine code equals the loop form's evaluator, for this machine and for one without AVX."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from loops import BATCHES, EACH, call, compiled, make
+from test_lower import close
+
+from graphc.errors import IndexRangeError
+from graphc.kernels import evaluate
+from graphc.llvm.target import Target, host, host_like
+
+TARGETS = {"host": host(), "x86-64": host_like("x86-64")} if host().triple.startswith("x86_64") else {"host": host()}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_case(name: str, dtype: str, target: Target, rng: np.random.Generator) -> None:
+    case = make(name, dtype)
+    made = compiled(case.graph, target)
+    for n in BATCHES:
+        arrays = case.arrays(rng, n)
+        ours = {k: v.copy() for k, v in arrays.items()}
+        theirs = {k: v.copy() for k, v in arrays.items()}
+        found, expected = call(made, ours, {"N": n}), evaluate.run(made.program, theirs, {"N": n})
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            close(found[key], value, 256)
+        for key, value in theirs.items():
+            close(ours[key], value, 256)
+
+
+def test_index_out_of_range(rng: np.random.Generator) -> None:
+    """The first bad index is reported with its place, and nothing else is touched."""
+    case = make("scatters", "float32")
+    made = compiled(case.graph, host())
+    for bad in (-1, 8, 2**62, -(2**63)):
+        arrays = case.arrays(rng, 32)
+        arrays["at"][17] = bad
+        arrays["at"][29] = -7
+        with pytest.raises(IndexRangeError, match=f"index {bad} at position 17"):
+            call(made, arrays, {"N": 32})
+
+
+@pytest.mark.parametrize("combine", ["max", "min", "sum", "any", "all", "argmax"])
+def test_special_values(combine: str, rng: np.random.Generator) -> None:
+    """NaN and infinities go through reductions as NumPy's do."""
+    name, dtype = ("reduces", "float32") if combine != "argmax" else ("arg", "float32")
+    case = make(name, dtype)
+    made = compiled(case.graph, host())
+    arrays = case.arrays(rng, 7)
+    flat = arrays["x"].reshape(-1)
+    flat[::13] = np.inf
+    flat[::29] = np.nan
+    flat[::31] = -np.inf
+    found = call(made, {k: v.copy() for k, v in arrays.items()}, {"N": 7})
+    for key, value in evaluate.run(made.program, arrays, {"N": 7}).items():
+        if key.startswith(combine) or combine == "argmax":
+            np.testing.assert_array_equal(np.isnan(found[key]), np.isnan(value))
+            close(np.nan_to_num(found[key]), np.nan_to_num(value), 256)
+
+
+def test_same_text() -> None:
+    """The same graph gives the same LLVM text."""
+    assert (
+        compiled(make("dense", "float32").graph, host()).text == compiled(make("dense", "float32").graph, host()).text
+    )
