@@ -82,6 +82,20 @@ def test_updates_are_lines() -> None:
     assert to_text(graph) == "loss = Σ w ⊙ x\nw ← w - lr * x"
 
 
+def test_new_values_that_others_read_are_primed() -> None:
+    m, w, g = gc.state("m", (3,)), gc.param("w", (3,)), gc.input("g", (3,))
+    new = 0.9 * m + g
+    graph = intern({"m": new, "w": w - gc.hyper("lr", 0.1) * new}).graph
+    leaves = {n.attr: n for n in graph.nodes if not n.inputs}
+    graph.updates = {leaves[k]: graph.outputs.pop(k) for k in ("m", "w")}
+    for node in graph.nodes:
+        graph.origins[node] = ()
+    assert to_text(graph) == "m ← 0.9 * m + g\nw ← w - lr * m′"
+    assert r"w &\leftarrow w - \mathrm{lr} \, {m}^{\prime}" in to_latex(graph)
+    graph.updates = {leaves["m"]: leaves["w"], leaves["w"]: leaves["m"]}
+    assert to_text(graph) == "m ← w\nw ← m"
+
+
 x, v, u = gc.input("x", (N, 4)), gc.input("v", (4,)), gc.input("u", (N,))
 a3, x2 = gc.input("a3", (3,)), gc.input("x2", (N, 4))
 A, B = gc.input("A", (3, 4)), gc.input("B", (4, 5))
@@ -122,6 +136,7 @@ EXPRESSIONS: list[tuple[Callable[[], gc.Tensor], str]] = [
     (lambda: gc.softmax(x, axis=0), "softmax(x, axis=0)"),
     (lambda: gc.log_softmax(x @ B), "log_softmax(x · B)"),
     (lambda: gc.exp(x) / gc.sum(gc.exp(x), axis=1, keepdims=True), "softmax(x)"),
+    (lambda: (gc.softmax(x) - gc.one_hot(idx, 4)) / N, "(softmax(x) - onehot(idx)) / N"),
     (lambda: gc.relu(x), "relu(x)"),
     (lambda: gc.where(x > 0, x, 0.0), "relu(x)"),
     (lambda: gc.where(x > 0, v, 0.0), "v ⊙ [x > 0]"),

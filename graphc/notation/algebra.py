@@ -81,6 +81,8 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
             return other
         if _value(factor) == -1:
             return negative(other)
+        if isinstance(factor, Number) and factor.text.startswith("-") and not isinstance(other, Number):
+            return negative(times(Number(factor.text[1:]), other, elementwise))
         if isinstance(factor, Negated) and not factor.logical:
             return negative(times(factor.value, b, elementwise) if factor is a else times(a, factor.value, elementwise))
         if isinstance(factor, Infix) and factor.sign == "/":

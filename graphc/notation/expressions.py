@@ -29,6 +29,8 @@ def graph_lines(
 ) -> tuple[Line, ...]:
     """The lines of some nodes, by name or not (of the graph's outputs and updates, where none are given), in order.
 
+    ``w ← …`` is an update, and ``w′`` in another line w's new value; w alone is always the value before the step.
+
     define: whether values that the user named are defined by lines of their own; else they are taken as known. By
     default they are, unless every output is a derivative.
     """
@@ -68,6 +70,7 @@ class _Writer:
         self.shown: dict[Node, tuple[Node, ...]] = {}
         self.uniform: dict[Node, bool] = {}
         self.nodes = self._reach()
+        self.updated = {value: target for target, value in reversed(list(self.updates.items()))}
         self.name_of = self._names()
         self.taken = dict.fromkeys(self.name_of.values())
         self.tree_of: dict[Node, Tree] = {}
@@ -89,7 +92,8 @@ class _Writer:
             if (name and self.name_of.get(node) != name) or (not name and not isinstance(tree, Symbol)):
                 self.written.append(Line(name, (), tree, node.shape))
         for target, value in self.updates.items():
-            self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
+            if self.updated.get(value) is not target:
+                self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
         if not self.written:
             self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
         return tuple(self.written)
@@ -135,6 +139,10 @@ class _Writer:
         leaves = [n for n in self.nodes if n.kind != "const" and not n.inputs]
         candidates = [(n, _leaf_name(n)) for n in leaves]
         candidates += [(n, self.graph.name(n)) for n in self.nodes]
+        shown = dict.fromkeys(i for n in self.nodes for i in self.shown.get(n, ()))
+        new = [n for n in self.updated if n in shown and n.inputs and not self._is_given(n)]
+        candidates += [(n, f"{_leaf_name(self.updated[n])}′") for n in new]  # a new value that others read
+        self.updated = {n: self.updated[n] for n in new}
         candidates += [(n, self._note(n)) for n in reversed(self.nodes)]  # the last of several is their sum
         candidates += [(n, name) for name, n in self.ends]
         for node, name in candidates:
@@ -196,7 +204,11 @@ class _Writer:
             return value
         whole = self._whole(node)
         name = name or self._fresh(_SHORT.get(whole.name, "t") if whole else "t")
-        self.written.append(Line(name, index, value, node.shape, sign))
+        if name.endswith("′") and not index:
+            self.written.append(Line(name[:-1], index, value, node.shape, "←"))
+        else:
+            self.updated.pop(node, None)
+            self.written.append(Line(name, index, value, node.shape, sign))
         return Symbol(name)
 
     def _value(self, node: Node) -> Tree | None:

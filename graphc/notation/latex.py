@@ -63,6 +63,8 @@ def name_latex(name: str) -> str:
     >>> name_latex("d_w1"), name_latex("logits"), name_latex("beta2")
     ('d_{w_{1}}', '\\\\mathrm{logits}', '\\\\beta_{2}')
     """
+    if name.endswith("′"):
+        return f"{{{name_latex(name[:-1])}}}^{{\\prime}}"
     head, _, rest = name.partition("_")
     if head in ("d", "t") and rest:
         return f"{head}_{{{name_latex(rest)}}}"
@@ -115,7 +117,7 @@ def _latex(tree: Tree) -> tuple[str, int]:
 
 def _indexed(name: str) -> str:
     """A symbol; a size or an index expression that stands as one is left as algebra."""
-    return name_latex(name) if re.fullmatch(r"\w+", name) else name.replace("*", r" \, ")
+    return name_latex(name) if re.fullmatch(r"\w[\w.]*′?", name) else name.replace("*", r" \, ")
 
 
 def _number(text: str) -> tuple[str, int]:
