@@ -43,7 +43,7 @@ def _vector_erf(x: Array) -> Array:
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.where(np.asarray(x) >= 0, 1 / (1 + small), small / (1 + small)).astype(np.asarray(x).dtype)
+    return np.where(np.greater_equal(x, 0), 1 / (1 + small), small / (1 + small)).astype(np.asarray(x).dtype)
 
 
 def _softplus(x: Array) -> Array:
@@ -57,7 +57,7 @@ def _rsqrt(x: Array) -> Array:
 def _power(x: Array, y: Array) -> Array:
     if np.asarray(x).dtype.kind != "i":
         return np.power(x, y)
-    return np.where(np.asarray(y) < 0, 0, np.power(x, np.maximum(y, 0))).astype(np.asarray(x).dtype)
+    return np.where(np.less(y, 0), 0, np.power(x, np.maximum(y, 0))).astype(np.asarray(x).dtype)
 
 
 def _floor_divide(x: Array, y: Array) -> Array:

@@ -233,7 +233,9 @@ def _parse(node: ast.expr) -> SizeLike:
             return left * right
         if isinstance(node.op, ast.FloorDiv):
             return left // right
-        if isinstance(node.op, ast.Mod):
+        if isinstance(node.op, ast.Mod) and isinstance(left, Size):
+            return left % right
+        if isinstance(node.op, ast.Mod) and isinstance(right, int):
             return left % right
         if isinstance(node.op, ast.Pow) and isinstance(right, int):
             return left**right

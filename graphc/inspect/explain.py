@@ -19,7 +19,7 @@ from graphc.dsl.build import build
 from graphc.dsl.tensor import Tensor, fail, given_values
 from graphc.errors import NotDifferentiable
 from graphc.graph.formula import Formula
-from graphc.graph.graph import Array, Graph, Node
+from graphc.graph.graph import Array, ConstValue, Graph, Node
 from graphc.graph.show import formula_text, type_text
 from graphc.reference import evaluate
 from graphc.rewrite.phases import PHASES, Rewritten, run
@@ -75,9 +75,9 @@ def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Expl
     Raises: NotDifferentiable for a loss that is no floating scalar; what ``Tensor.eval`` raises for values.
 
     >>> import graphc as gc
-    >>> x = gc.input("x", (3,))
-    >>> print(gc.explain(gc.sum(x * x)).rows[-1].terms[0].product)
-    d_x = d_multiply[i] * x[i] + d_multiply[i] * x[i]
+    >>> x, y = gc.input("x", (3,)), gc.input("y", (3,))
+    >>> print(gc.explain(gc.sum(x * y)).rows[-1].terms[0].product)
+    d_x = d_multiply[i] * y[i]
     """
     if loss.shape != () or loss.dtype.kind != "f":
         fail(NotDifferentiable(f"explain: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar"))
@@ -192,7 +192,7 @@ def _formula(node: Node, names: Mapping[Node, str]) -> str:
     if node.inputs:
         return f"{node.kind}({', '.join(names[i] for i in node.inputs)})"
     if node.kind == "const" and node.shape == ():
-        return str(node.attr.array()) if hasattr(node.attr, "array") else "const"
+        return str(node.attr.array()) if isinstance(node.attr, ConstValue) else "const"
     return node.kind
 
 

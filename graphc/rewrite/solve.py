@@ -79,11 +79,11 @@ def solve(formula: Formula) -> Formula:
     number_of = {v: rank + k for k, v in enumerate(left)}
     final: list[Affine] = [var(axis) for axis in range(rank)]
     for v in range(rank, rank + n):
-        value = table[v]
+        known = table[v]
         final.append(
             var(number_of[v])
-            if value is None
-            else affine(value.const, ((number_of.get(u, u), c) for u, c in value.terms))
+            if known is None
+            else affine(known.const, ((number_of.get(u, u), c) for u, c in known.terms))
         )
     extents = formula.shape + tuple(space[v] for v in left)
     domain = final[rank:]
