@@ -22,15 +22,15 @@ from graphc.ops.special import SPECIAL
 class Term:
     """One consumer's part in a cotangent: upstream times local.
 
-    consumer: the node that reads. operand: which of its inputs. upstream: the cotangent of the consumer. local: the
-    formula of ``weight * ∂b/∂a`` with the nodes it reads, one for each read of the operand; empty for a special record.
-    product: the node of upstream times local, summed over what the consumer joins.
+    consumer: the node that reads. operand: which of its inputs. upstream: the cotangent of the consumer. reads: the
+    numbers of its formula's reads of that operand, for ``local_derivatives``; empty for a special record. product: the
+    node of upstream times local, summed over what the consumer joins.
     """
 
     consumer: Node
     operand: int
     upstream: Node
-    local: tuple[tuple[Formula, tuple[Node, ...]], ...]
+    reads: tuple[int, ...]
     product: Node
 
 
@@ -98,22 +98,20 @@ def _terms(graph: Graph, node: Node, ct: Node, carries: set[int], lead: Shape) -
     wanted = [
         k for k, r in enumerate(formula.reads) if r.operand in operands and node.inputs[r.operand].dtype.kind == "f"
     ]
-    by_operand: dict[int, list[tuple[Node, tuple[Formula, tuple[Node, ...]]]]] = {}
+    by_operand: dict[int, list[tuple[int, Node]]] = {}
     for k in wanted:
         part = _transpose(graph, node, formula, k, ct, lead)
         if part is not None:
-            by_operand.setdefault(formula.reads[k].operand, []).append(part)
+            by_operand.setdefault(formula.reads[k].operand, []).append((k, part))
     result = []
     for operand, parts in by_operand.items():
-        product = _sum(graph, [p for p, _ in parts], node.inputs[operand])
-        result.append(Term(node, operand, ct, tuple(local for _, local in parts), product))
+        product = _sum(graph, [p for _, p in parts], node.inputs[operand])
+        result.append(Term(node, operand, ct, tuple(k for k, _ in parts), product))
     return result
 
 
-def _transpose(
-    graph: Graph, node: Node, formula: Formula, number: int, ct: Node, lead: Shape
-) -> tuple[Node, tuple[Formula, tuple[Node, ...]]] | None:
-    """The term of read ``number`` in the cotangent of its operand, and its local derivative; None where it is zero."""
+def _transpose(graph: Graph, node: Node, formula: Formula, number: int, ct: Node, lead: Shape) -> Node | None:
+    """The term of read ``number`` in the cotangent of its operand; None where it is zero."""
     domain = Domain.of(graph, node, formula, lead)
     shifted = domain.formula
     read = shifted.reads[number]
@@ -135,26 +133,29 @@ def _transpose(
     if like.is_plain() and len(like.write) == len(like.extents):
         like = replace(like, combine="none")
     note = Origin(note=f"d_{graph.name(operand)}" if graph.name(operand) else "")
-    product = domain.node_of(domain.builder.cast(value, operand.dtype), like, (note,) if note.note else ())
-    return product, _local(graph, node, formula, number)
+    return domain.node_of(domain.builder.cast(value, operand.dtype), like, (note,) if note.note else ())
 
 
-def _local(graph: Graph, node: Node, formula: Formula, number: int) -> tuple[Formula, tuple[Node, ...]]:
-    """``weight * ∂b/∂read`` as a formula over the domain itself, for the ledger."""
-    domain = Domain.of(graph, node, formula)
-    weight = domain.weight()
-    seed = domain.builder.const(1.0, node.dtype) if weight is None else weight
-    value = domain.adjoints(seed)[number]
-    n = len(formula.extents)
-    local = replace(
-        formula,
-        write=plain(n),
-        shape=formula.extents,
-        combine="none",
-        reads=tuple(domain.reads),
-        body=domain.builder.finish(value),
-    )
-    return without_unused(local, domain.inputs)
+def local_derivatives(graph: Graph, term: Term) -> list[tuple[Formula, tuple[Node, ...]]]:
+    """For each of a term's reads, ``weight * ∂b/∂read`` as a formula over the consumer's domain and the nodes it reads."""
+    node = term.consumer
+    found: list[tuple[Formula, tuple[Node, ...]]] = []
+    for number in term.reads:
+        formula = stable(node.formula)
+        domain = Domain.of(graph, node, formula)
+        weight = domain.weight()
+        seed = domain.builder.const(1.0, node.dtype) if weight is None else weight
+        value = domain.adjoints(seed)[number]
+        local = replace(
+            formula,
+            write=plain(len(formula.extents)),
+            shape=formula.extents,
+            combine="none",
+            reads=tuple(domain.reads),
+            body=domain.builder.finish(value),
+        )
+        found.append(without_unused(local, domain.inputs))
+    return found
 
 
 def _sum(graph: Graph, parts: list[Node], of: Node) -> Node:

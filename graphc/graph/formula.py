@@ -13,7 +13,7 @@ An index expression is affine with integer coefficients (``Affine``), or one int
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DType, int64
@@ -99,6 +99,14 @@ class Formula:
     body: Body
     combine: str = "none"
     guards: tuple[Guard, ...] = ()
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Computed once: a formula is looked up in every graph that it passes through."""
+        if not self._hash:
+            parts = (self.extents, self.write, self.shape, self.reads, self.body, self.combine, self.guards)
+            object.__setattr__(self, "_hash", hash(parts) or 1)
+        return self._hash
 
     @property
     def dtype(self) -> DType:

@@ -8,7 +8,7 @@ compiler. Equal instructions are written once. Nothing is simplified beyond ``x 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.errors import DTypeError, InternalError
 from graphc.graph.dtypes import DType, Number, boolean, float32, int64, promote, with_number
@@ -37,6 +37,13 @@ class Body:
     """A scalar program; ``instrs[-1]`` is its result."""
 
     instrs: tuple[Instr, ...]
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Computed once."""
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash(self.instrs) or 1)
+        return self._hash
 
     @property
     def dtype(self) -> DType:

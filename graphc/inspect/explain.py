@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from graphc.diff.derivatives import one
-from graphc.diff.reverse import Backward, Row, Term, backward
+from graphc.diff.reverse import Backward, Row, Term, backward, local_derivatives
 from graphc.dsl.build import build
 from graphc.dsl.tensor import Tensor, fail, given_values
 from graphc.errors import NotDifferentiable
@@ -157,7 +157,7 @@ def _fallback(graph: Graph, node: Node) -> str:
     return op or "t"
 
 
-def _row(graph: Graph, row: Row, names: Mapping[Node, str], became: str, numbers: str) -> RowText:
+def _row(graph: Graph, row: Row, names: dict[Node, str], became: str, numbers: str) -> RowText:
     node = row.node
     site = next((str(o.site) for o in graph.origins.get(node, ()) if o.site), "")
     return RowText(
@@ -166,17 +166,19 @@ def _row(graph: Graph, row: Row, names: Mapping[Node, str], became: str, numbers
         _formula(node, names),
         site,
         "" if row.seed is None else _inline(row.seed, names),
-        tuple(_term(t, names) for t in row.terms),
+        tuple(_term(graph, t, names) for t in row.terms),
         names[row.total],
         became,
         numbers,
     )
 
 
-def _term(term: Term, names: Mapping[Node, str]) -> TermText:
-    local = tuple(named_formula(f, inputs, names) for f, inputs in term.local) or (
-        f"{term.consumer.kind}, the other way",
-    )
+def _term(graph: Graph, term: Term, names: dict[Node, str]) -> TermText:
+    parts = local_derivatives(graph, term)
+    for _, inputs in parts:
+        for node in inputs:
+            names.setdefault(node, _fallback(graph, node))
+    local = tuple(named_formula(f, inputs, names) for f, inputs in parts) or (f"{term.consumer.kind}, the other way",)
     product = _inline(term.product, names)
     return TermText(names[term.consumer], names[term.upstream], local, f"{names[term.product]} = {product}")
 

@@ -7,7 +7,9 @@ tighter for one batch size; order of birth keeps the plan the same for all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.kernels.form import Program
@@ -21,20 +23,26 @@ def place(program: Program) -> Program:
     """
     born, dies = lives(program)
     slots: list[SizeLike] = []
-    free_from: list[int] = []
+    free: dict[SizeLike, list[int]] = {}  # the free slots of each size
+    busy: list[tuple[int, int]] = []  # last kernel and slot of those in use
     slot = [-1] * len(program.buffers)
     for k in sorted(born, key=lambda b: (born[b], b)):
+        while busy and busy[0][0] < born[k]:
+            released = heappop(busy)[1]
+            free.setdefault(slots[released], []).append(released)
         buffer = program.buffers[k]
         size = buffer.size * buffer.dtype.itemsize
-        choice = _fitting(slots, free_from, born[k], size)
-        if choice < 0:
-            choice = len(slots)
+        fitting = _fitting(free, size)
+        if fitting is None:
+            slot[k] = len(slots)
             slots.append(size)
-            free_from.append(0)
-        elif at_most(slots[choice], size):
-            slots[choice] = size
-        slot[k] = choice
-        free_from[choice] = dies[k] + 1
+        else:
+            slot[k] = free[fitting].pop()
+            if not free[fitting]:
+                del free[fitting]
+            if at_most(fitting, size):
+                slots[slot[k]] = size
+        heappush(busy, (dies[k], slot[k]))
     return replace(program, slot=tuple(slot), slots=tuple(slots))
 
 
@@ -56,22 +64,17 @@ def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
     return born, dies
 
 
-def _fitting(slots: list[SizeLike], free_from: list[int], when: int, size: SizeLike) -> int:
-    """The free slot that wastes least: the smallest that holds ``size``, else the largest that may grow to it; -1 for
-    none.
-    """
-    holds = [s for s in range(len(slots)) if free_from[s] <= when and at_most(size, slots[s])]
-    if holds:
-        best = holds[0]
-        for s in holds[1:]:
-            if at_most(slots[s], slots[best]):
-                best = s
+def _fitting(free: Mapping[SizeLike, Sequence[int]], size: SizeLike) -> SizeLike | None:
+    """The size of the free slot that wastes least: the smallest that holds ``size``, else the largest that may grow to it."""
+    if size in free:
+        return size
+    best: SizeLike | None = None
+    for known in free:
+        if at_most(size, known) and (best is None or at_most(known, best)):
+            best = known
+    if best is not None:
         return best
-    grows = [s for s in range(len(slots)) if free_from[s] <= when and at_most(slots[s], size)]
-    if grows:
-        best = grows[0]
-        for s in grows[1:]:
-            if at_most(slots[best], slots[s]):
-                best = s
-        return best
-    return -1
+    for known in free:
+        if at_most(known, size) and (best is None or at_most(best, known)):
+            best = known
+    return best
