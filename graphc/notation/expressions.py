@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 
 from graphc.graph.graph import NAMED, ConstValue, Graph, Node
+from graphc.graph.sizes import names
 from graphc.notation.algebra import number
 from graphc.notation.bodies import is_simple
 from graphc.notation.operations import operation_tree
 from graphc.notation.placing import Operand
 from graphc.notation.points import point_tree
 from graphc.notation.recognise import Named, gather, named_parts, shown_inputs
+from graphc.notation.simplify import simplified
 from graphc.notation.tensors import tensor_tree
 from graphc.notation.tree import Applied, At, Line, Number, Symbol, Tree, weight
 
@@ -73,6 +75,8 @@ class _Writer:
         self.updated = {value: target for target, value in reversed(list(self.updates.items()))}
         self.name_of = self._names()
         self.taken = dict.fromkeys(self.name_of.values())
+        self.own: dict[str, None] = {}  # names that stand for nothing of the user's
+        self.uniform_parts: list[str] = []
         self.tree_of: dict[Node, Tree] = {}
         self.written: list[Line] = []
 
@@ -96,7 +100,9 @@ class _Writer:
                 self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
         if not self.written:
             self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
-        return tuple(self.written)
+        uniform = [name for node, name in self.name_of.items() if self.uniform.get(node)]
+        uniform += [name for node in self.nodes for size in node.shape for name in names(size)]
+        return tuple(simplified(self.written, self.own, [*uniform, *self.uniform_parts]))
 
     def _reach(self) -> list[Node]:
         """The nodes that are shown, each after those that it is made of; named values are recognised on the way."""
@@ -164,6 +170,7 @@ class _Writer:
             name = f"{stem}{number_ or ''}"
             if name not in self.taken:
                 self.taken[name] = None
+                self.own[name] = None
                 return name
             number_ += 1
 
@@ -208,6 +215,7 @@ class _Writer:
             self.written.append(Line(name[:-1], index, value, node.shape, "←"))
         else:
             self.updated.pop(node, None)
+            self.uniform_parts += [name] if self.uniform[node] else []
             self.written.append(Line(name, index, value, node.shape, sign))
         return Symbol(name)
 

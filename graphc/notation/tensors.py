@@ -213,7 +213,8 @@ class _Tensors:
             raise NoForm
         letters = tuple(axis_letter(formula.extents[v], p) for p, v in enumerate(axes) if v >= rank) if kept else ()
         count = product(tuple(formula.extents[v] for v in formula.reduced()))
-        return Joined(SIGNS.get(formula.combine, formula.combine), letters, tree, count)
+        last = formula.reduced() == axes[-1:]
+        return Joined(SIGNS.get(formula.combine, formula.combine), letters, tree, count, last)
 
     def factors(self) -> tuple[bool, list[Factor]]:
         """The sign of the summed product, and its factors; guards that compare with data are factors too."""

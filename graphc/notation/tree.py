@@ -5,7 +5,8 @@ Trees are small (an intermediate value gets a line of its own before one grows),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from graphc.graph.formula import Shape
 from graphc.graph.sizes import SizeLike
@@ -76,13 +77,15 @@ class Bracket:
 class Joined:
     """A value joined over indices or axes: ``Σ``, ``Π``, ``max``, …; no letters where it is all of them.
 
-    count: how many are joined, where that is known; a sum over N, divided by N, is a mean.
+    count: how many are joined, where that is known; a sum over N, divided by N, is a mean. last: whether it is joined
+    over the last axis, and no other.
     """
 
     sign: str
     letters: tuple[str, ...]
     value: Tree
     count: SizeLike | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,21 @@ def parts(tree: Tree) -> tuple[Tree, ...]:
     if isinstance(tree, (Negated, Transposed, Joined)):
         return (tree.value,)
     return (tree.condition,) if isinstance(tree, Bracket) else ()
+
+
+def mapped(tree: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    """A tree with its parts changed."""
+    if isinstance(tree, Infix):
+        return Infix(tree.sign, change(tree.left), change(tree.right))
+    if isinstance(tree, Power):
+        return Power(change(tree.base), change(tree.exponent))
+    if isinstance(tree, Applied):
+        return Applied(tree.name, tuple(change(a) for a in tree.args))
+    if isinstance(tree, At):
+        return At(change(tree.base), tuple(change(i) for i in tree.index))
+    if isinstance(tree, (Negated, Transposed, Joined)):
+        return replace(tree, value=change(tree.value))
+    return Bracket(change(tree.condition)) if isinstance(tree, Bracket) else tree
 
 
 def symbols(tree: Tree) -> tuple[str, ...]:
