@@ -26,6 +26,36 @@ bilinear = gc.formula("bilinear", "out[n,o] = sum(i) x[n,i] * w[i,o]")
 Mistake = tuple[Callable[[], object], type[gc.GraphcError], str]
 
 MISTAKES: dict[str, Mistake] = {
+    "number_range": (
+        lambda: k + 2**40,
+        gc.DTypeError,
+        "add: 1099511627776 given; int32 holds integers from -2147483648 to 2147483647",
+    ),
+    "number_huge": (
+        lambda: x * 10**20,
+        gc.DTypeError,
+        "multiply: 100000000000000000000 given; int64 holds integers from -9223372036854775808 to 9223372036854775807",
+    ),
+    "const_range": (
+        lambda: gc.const([0, -(2**40)], dtype="int32"),
+        gc.DTypeError,
+        "const: -1099511627776 given; int32 holds integers from -2147483648 to 2147483647",
+    ),
+    "stack_bare": (
+        lambda: gc.stack(x),  # type: ignore[arg-type]
+        gc.DefinitionError,
+        "stack: Tensor given; needs a list of tensors",
+    ),
+    "mean_text": (
+        lambda: gc.mean("x"),  # type: ignore[arg-type]
+        gc.DTypeError,
+        "mean: str given; needs a tensor, numbers or an array of them",
+    ),
+    "mse_shapes": (
+        lambda: gc.mse(x, gc.const(np.zeros(3))),
+        gc.ShapeError,
+        "subtract: (3, 4) and (3,) do not broadcast; needs 4 == 3, or one of them 1",
+    ),
     "name_empty": (
         lambda: gc.input("", (3,)),
         gc.DefinitionError,

@@ -6,12 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 
-import numpy as np
-
 from graphc.dsl import functions
 from graphc.dsl.handle import located
-from graphc.dsl.tensor import Tensor, as_tensor
-from graphc.errors import GraphcError
+from graphc.dsl.tensor import Tensor, as_tensor, fail
+from graphc.errors import DefinitionError, GraphcError
 from graphc.ops import composite as made
 from graphc.ops import losses
 from graphc.ops.composite import Ops
@@ -20,23 +18,37 @@ P = ParamSpec("P")
 
 
 def _of_tensors(expand: Callable[Concatenate[Ops[Tensor], P], Tensor]) -> Callable[P, Tensor]:
-    """The operation over ``functions``. Arrays among its operands become constants; its result carries its name."""
+    """The operation over ``functions``. Numbers and arrays become constants; its result carries the name."""
+    name, whole = expand.__name__, inspect.signature(expand)
+    signature = whole.replace(parameters=list(whole.parameters.values())[1:])
+    single = [p.name for p in signature.parameters.values() if p.annotation == "T"]
+    several = [p.name for p in signature.parameters.values() if p.annotation == "Sequence[T]"]
 
     def operation(*operands: P.args, **attrs: P.kwargs) -> Tensor:
         try:
-            tensors = [as_tensor(o) if isinstance(o, (np.ndarray, np.generic)) else o for o in operands]
-            result = expand(functions, *tensors, **attrs)  # type: ignore[arg-type]
+            bound = signature.bind(*operands, **attrs)
+            for parameter, value in bound.arguments.items():
+                if parameter in single:
+                    bound.arguments[parameter] = as_tensor(value, None, name)
+                elif parameter in several:
+                    bound.arguments[parameter] = _tensors(name, value)
+            result = expand(functions, *bound.args, **bound.kwargs)
         except GraphcError as error:
             raise located(error) from None
         if all(result is not o for o in operands):
-            result.op = expand.__name__
+            result.op = name
         return result
 
-    signature = inspect.signature(expand)
-    operation.__name__ = operation.__qualname__ = expand.__name__
+    operation.__name__ = operation.__qualname__ = name
     operation.__doc__ = expand.__doc__
-    operation.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    operation.__signature__ = signature  # type: ignore[attr-defined]
     return operation
+
+
+def _tensors(name: str, value: object) -> list[Tensor]:
+    if isinstance(value, Tensor) or not isinstance(value, (list, tuple)):
+        fail(DefinitionError(f"{name}: {type(value).__name__} given; needs a list of tensors"))
+    return [as_tensor(v, None, name) for v in value]
 
 
 mean = _of_tensors(made.mean)

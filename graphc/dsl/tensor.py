@@ -13,7 +13,7 @@ from graphc.dsl.handle import Handle, caller, located
 from graphc.dsl.init import initial
 from graphc.dsl.show import latex_of, text_of
 from graphc.errors import DTypeError, GraphcError, InputError, ShapeError, UsageError
-from graphc.graph.dtypes import DTYPES, DType, Number, as_dtype
+from graphc.graph.dtypes import DTYPES, DType, Number, as_dtype, int64, promote
 from graphc.graph.formula import Shape
 from graphc.graph.graph import NAMED, const_value
 from graphc.graph.sizes import Size, SizeLike
@@ -273,12 +273,17 @@ def as_tensor(value: object, dtype: DTypeLike | DType | None = None, what: str =
     if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
         dtype = {"f": "float32", "i": "int64", "b": "bool"}.get(array.dtype.kind)
     wanted = array.dtype.name if dtype is None else as_dtype(dtype, what).name
+    if isinstance(value, int):
+        _check_whole(what, value, int64 if dtype is None else as_dtype(dtype, what))
     if array.dtype.kind not in "fiub":
         fail(DTypeError(f"{what}: {_type_of(value)} given; needs a tensor, numbers or an array of them"))
     if wanted not in DTYPES:
         fail(DTypeError(f"{what}: {array.dtype} given; needs one of {', '.join(DTYPES)} (gc.const converts to one)"))
     if array.size == 0:
         fail(ShapeError(f"{what}: shape {array.shape} given; needs at least one element"))
+    if array.dtype.kind in "iu" and DTYPES[wanted].kind == "i":
+        for extreme in (array.min(), array.max()):
+            _check_whole(what, int(extreme), DTYPES[wanted])
     array = array.astype(wanted)
     code, instruction = caller()
     return Tensor("const", (), const_value(array), DTYPES[wanted], tuple(array.shape), "const", code, instruction)
@@ -293,12 +298,14 @@ def apply(record: Record, *operands: TensorLike, **attrs: AttrValue) -> Tensor:
     types: list[Operand] = []
     inputs: list[Tensor] = []
     slots: list[int] = []
+    whole = False
     try:
         for operand in operands:
             if not isinstance(operand, Tensor):
                 weak = weak_of(operand) if record.numbers else None
                 if weak is not None:
                     types.append(weak)
+                    whole = whole or weak.kind == "int"
                     continue
                 operand = as_tensor(operand, None, record.name)
             place = next((k for k, known in enumerate(inputs) if known is operand), len(inputs))
@@ -309,10 +316,27 @@ def apply(record: Record, *operands: TensorLike, **attrs: AttrValue) -> Tensor:
         if not inputs:
             inputs = [as_tensor(operands[0], None, record.name)]
             slots, types[0] = [0], TensorType((), inputs[0].dtype)
+        if whole:
+            _check_numbers(record.name, types)
         formula = formula_of(record, tuple(types), tuple(attrs.items()), tuple(slots))
     except GraphcError as error:
         raise located(error) from None
     return Tensor("formula", tuple(inputs), formula, formula.dtype, formula.shape, record.name, code, instruction)
+
+
+def _check_numbers(name: str, operands: list[Operand]) -> None:
+    """Raises DTypeError for a Python integer outside the type that it takes from the integer tensors beside it."""
+    kinds = [o.dtype for o in operands if isinstance(o, TensorType) and o.dtype.kind != "b"]
+    dtype = promote(*kinds) if kinds else int64
+    for operand in operands:
+        if isinstance(operand, Weak) and operand.kind == "int":
+            _check_whole(name, int(operand.number()), dtype if dtype.kind == "i" else int64)
+
+
+def _check_whole(name: str, value: int, dtype: DType) -> None:
+    bounds = np.iinfo((dtype if dtype.kind == "i" else int64).numpy)
+    if not bounds.min <= value <= bounds.max:
+        raise located(DTypeError(f"{name}: {value} given; {dtype} holds integers from {bounds.min} to {bounds.max}"))
 
 
 def _type_of(value: object) -> str:
