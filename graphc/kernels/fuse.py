@@ -17,7 +17,7 @@ from graphc.graph.sizes import at_most, product
 from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
-GROUP_LIMIT = 120  # instructions in one nest, which keeps its function under 500 lines of LLVM
+GROUP_LIMIT = 60  # instructions in one nest, which keeps its function near 500 lines of LLVM
 HEAVY = 12  # what vector maths counts for beside an addition
 # Instructions that cost about one addition; all others are worth a buffer rather than a second evaluation.
 CHEAP = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from graphc.graph.dtypes import DTYPES
 from graphc.graph.sizes import Size, SizeLike
@@ -46,27 +47,26 @@ def _words(program: Program) -> dict[int, int]:
 
 def _function(module: Module, name: str, kernel: Kernel, program: Program, words: dict[int, int]) -> None:
     w = Writer(module)
-    pointers = {k: _pointer(w, module, k, program.buffers, words) for k in sorted({*kernel.reads(), *kernel.writes()})}
     sizes = Sizes(w, CONTEXT, program.dims)
+    locate = partial(_pointer, program.buffers, words)
     if isinstance(kernel, Nest):
         for size in _sizes(kernel):
             sizes.prepare(size)
         writer = TileWriter if kernel.schedule.tile_row >= 0 else NestWriter
-        writer(w, kernel, program.buffers, pointers, sizes).write()
+        writer(w, kernel, program.buffers, locate, sizes).write()
         w.ret()
         module.define(name, "void", [CONTEXT], w, "internal", "noinline")
         return
-    if isinstance(kernel, IndexCheck):
-        _index_check(w, kernel, program.buffers[kernel.buffer], pointers[kernel.buffer], sizes)
-    else:
-        _finite_check(w, kernel, program.buffers[kernel.buffer], pointers[kernel.buffer], sizes)
+    check = _index_check if isinstance(kernel, IndexCheck) else _finite_check
+    check(w, kernel, program.buffers[kernel.buffer], locate(w, kernel.buffer), sizes)  # type: ignore[arg-type]
     module.define(name, "i32", [CONTEXT], w, "internal", "noinline")
 
 
-def _pointer(w: Writer, module: Module, k: int, buffers: Sequence[Buffer], words: dict[int, int]) -> Value:
+def _pointer(buffers: Sequence[Buffer], words: dict[int, int], w: Writer, k: int) -> Value:
+    """The address of buffer ``k``, from the context or of the module's own constant."""
     buffer = buffers[k]
     if buffer.value is not None:
-        return module.bytes(f"const{k}", buffer.value.data)
+        return w.module.bytes(f"const{k}", buffer.value.data)
     return w.load("ptr", w.gep(CONTEXT, const(I64, words[k]), I64))
 
 

@@ -42,15 +42,16 @@ class Env:
 
 
 class NestWriter:
-    """Writes one nest into a function whose pointers and sizes are at hand."""
+    """Writes one nest into a function. ``locate`` writes the address of a buffer."""
 
     def __init__(
-        self, w: Writer, nest: Nest, buffers: Sequence[Buffer], pointers: dict[int, Value], sizes: Sizes
+        self, w: Writer, nest: Nest, buffers: Sequence[Buffer], locate: Callable[[Writer, int], Value], sizes: Sizes
     ) -> None:
         self.w = w
         self.nest = nest
         self.buffers = buffers
-        self.pointers = pointers
+        self.locate = locate
+        self.pointers = {k: locate(w, k) for k in sorted({*nest.reads(), *nest.writes()})}
         self.sizes = sizes
         self.vector = nest.schedule.vector
         self.order = (*nest.schedule.order, *nest.reduced)

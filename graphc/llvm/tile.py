@@ -17,7 +17,7 @@ from graphc.llvm.scalars import MEMORY, is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, size_bytes, vector
 
-INLINE_POST = 6  # a longer post program is written once, over the tile in memory
+INLINE_POST = 32  # instructions; a longer post program, all registers together, is written once, over the tile in memory
 PANEL_BYTES = 1 << 18  # the largest panel of the right operand that is copied, on the stack
 PANEL_STRIDE_BYTES = 512  # lines of the right operand nearer than this lie well as they are
 
@@ -183,7 +183,7 @@ class TileWriter(NestWriter):
             line = panel
         sides = Sides(left, right, panel is not None)
         begin = [const(kind, 0)] * (rows * vectors)
-        if self.is_short() or rows * vectors == 1:
+        if self.is_short():
             sums = self.sum_level(0, env, sides, [start, line], begin, rows, vectors)
             self.leave_registers(env, sums, rows, vectors)
             return
@@ -198,7 +198,9 @@ class TileWriter(NestWriter):
 
     def is_short(self) -> bool:
         """Whether the post program is short enough to be written for every register of the tile."""
-        return sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const", "read")) <= INLINE_POST
+        rows, vectors = self.nest.schedule.tile
+        own = sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const"))
+        return (own + len(self.nest.stores)) * rows * vectors <= INLINE_POST
 
     def sums_function(self, env: Env, sides: Sides, begin: list[Value], rows: int, vectors: int) -> str:
         """The name of a function that writes one tile's sums to memory.
@@ -294,36 +296,72 @@ class TileWriter(NestWriter):
                 self.cell(inner, const(I64, r), sums[r * vectors + c])
 
     def leave_memory(self, env: Env, memory: Value, kind: str, rows: int, vectors: int) -> None:
-        """Run the post program, written once for whole vectors and once for the masked one, on a tile in memory."""
+        """Run the post program on a tile in memory, by the nest's one function for that."""
         w = self.w
-        whole = vectors if env.mask is None else vectors - 1
-        if whole:
-            across = w.loop(const(I64, 0), const(I64, whole), const(I64, 1))
-            inner = self.cell_column(env, w.mul(across.index, const(I64, self.lanes)), False)
-            self.memory_rows(inner, memory, kind, across.index, rows, vectors)
-            w.end_loop(across)
-        if whole < vectors:
-            inner = self.cell_column(env, const(I64, whole * self.lanes), True)
-            self.memory_rows(inner, memory, kind, const(I64, whole), rows, vectors)
+        whole, rest = vectors, const(I64, 0)
+        if env.mask is not None:
+            whole = vectors - 1
+            first = w.add(env.index[self.vector], const(I64, whole * self.lanes))
+            rest = w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
+        index = [env.index[v] for v in self.nest.schedule.order]
+        shape = [const(I64, rows), const(I64, whole), rest, const(I64, vectors)]
+        w.call(self.post_function(kind), "void", [CONTEXT, memory, *index, *shape])
 
-    def memory_rows(self, env: Env, memory: Value, kind: str, column: Value, rows: int, vectors: int) -> None:
+    def post_function(self, kind: str) -> str:
+        """The name of the function that runs the post program on a tile in memory and stores: written once a nest, for
+        whole vectors and for a masked one."""
+        name = f"{self.nest.name}_post"
+        module = self.w.module
+        if name in module.functions:
+            return name
+        memory = Value("%memory", "ptr")
+        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
+        rows, whole, rest, across = (Value(text, I64) for text in ("%rows", "%whole", "%rest", "%across"))
+        caller, sizes, pointers = self.w, self.sizes, self.pointers
+        w = self.w = Writer(module)
+        self.pointers = {k: self.locate(w, k) for k in pointers}
+        self.sizes = Sizes(w, CONTEXT, sizes.dims)
+        for size in sizes.prepared():
+            self.sizes.prepare(size)
+        env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+        self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
+        loop = w.loop(const(I64, 0), whole, const(I64, 1))
+        inner = self.cell_column(env, w.mul(loop.index, const(I64, self.lanes)), False)
+        self.memory_rows(inner, memory, kind, loop.index, rows, across)
+        w.end_loop(loop)
+        masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
+        env = env.inner(mask=w.lane_mask(self.lanes, rest))
+        inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
+        self.memory_rows(inner, memory, kind, whole, rows, across)
+        w.end_if(masked)
+        w.ret()
+        params = [CONTEXT, memory, *index, rows, whole, rest, across]
+        module.define(name, "void", params, w, "internal", "noinline")
+        self.w, self.sizes, self.pointers = caller, sizes, pointers
+        return name
+
+    def memory_rows(self, env: Env, memory: Value, kind: str, column: Value, rows: Value, across: Value) -> None:
         """The cells of one column of a tile in memory, in a loop."""
         w = self.w
-        down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
-        place = w.add(w.mul(down.index, const(I64, vectors)), column)
+        down = w.loop(const(I64, 0), rows, const(I64, 1))
+        place = w.add(w.mul(down.index, across), column)
         value = w.load(kind, w.gep(memory, place, kind), 64)
         self.cell(env, down.index, value)
         w.end_loop(down)
+
+    def evaluate_without(self, env: Env, variables: tuple[int, ...]) -> None:
+        """Write what the post program needs that depends on none of ``variables``."""
+        for position, instr in enumerate(self.nest.post.instrs):
+            if ("post", position) in env.values or any(v in self.depends["post"][position] for v in variables):
+                continue
+            env.values["post", position] = self.instruction("post", position, instr, env)
 
     def cell_column(self, env: Env, offset: Value, last: bool) -> Env:
         """The environment of one vector of columns, with what the post program needs of the column alone."""
         inner = env.inner(mask=env.mask if last else None)
         start = inner.index[self.vector]
         inner.index[self.vector] = start if offset.text == "0" else self.w.add(start, offset)
-        row = self.nest.schedule.tile_row
-        for position, instr in enumerate(self.nest.post.instrs):
-            if ("post", position) not in inner.values and row not in self.depends["post"][position]:
-                inner.values["post", position] = self.instruction("post", position, instr, inner)
+        self.evaluate_without(inner, (self.nest.schedule.tile_row,))
         return inner
 
     def cell(self, env: Env, offset: Value, value: Value) -> None:
