@@ -18,9 +18,9 @@ import numpy as np
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.intern import Interned, intern
-from graphc.dsl.handle import Handle, Leaf
+from graphc.dsl.handle import Leaf
 from graphc.dsl.init import initial
+from graphc.dsl.intern import Interned, intern
 from graphc.dsl.show import solved
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
@@ -42,7 +42,7 @@ from graphc.kernels.memory import place
 from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
-from graphc.notation.expressions import graph_lines
+from graphc.notation.expressions import graph_lines, has_name
 from graphc.notation.text import lines_text
 from graphc.rewrite.phases import PHASES, Rewritten, run
 from graphc.runtime import cache as disk
@@ -527,7 +527,7 @@ def _gradients(made: Stages) -> str:
     graph = made.derived
     graph.outputs = {f"d_{name}": node for name, node in found if node is not None}
     graph.updates = {}
-    named = frozenset(node for node in graph.live() if graph.name(node))
+    named = frozenset(node for node in graph.live() if has_name(graph, node))
     return lines_text(graph_lines(solved(run(graph, PHASES, fast_math=False, protect=named).graph))) + "\n"
 
 

@@ -73,6 +73,16 @@ def test_network_backward(golden: Callable[..., None]) -> None:
     golden(to_latex(graph, found), "latex")
 
 
+def test_a_gradient_prints_as_maths() -> None:
+    loss, parameters = network()
+    assert str(gc.grad(loss, parameters["w1"])).splitlines() == [
+        "d_logits = (softmax(logits) - onehot(y)) / N",
+        "d_hidden = d_logits · w2ᵀ",
+        "d_z = d_hidden ⊙ [z > 0]",
+        "d_w1 = xᵀ · d_z",
+    ]
+
+
 def test_updates_are_lines() -> None:
     w, lr = gc.param("w", (3,)), gc.hyper("lr", 0.1)
     x = gc.input("x", (3,))

@@ -16,6 +16,7 @@ from graphc.graph.dtypes import DTYPES
 from graphc.graph.formula import Formula, Shape, plain
 from graphc.graph.graph import Graph, Node
 from graphc.graph.scalar import BodyBuilder
+from graphc.notation.expressions import has_name
 from graphc.ops.record import text
 from graphc.rewrite.phases import PHASES, run
 
@@ -169,7 +170,7 @@ def _finished(interned: Interned, nodes: list[Node]) -> list[Tensor]:
     graph.outputs = {f"{k}": node for k, node in enumerate(nodes)}
     graph.updates = {}
     handles = {node: handle for handle, node in interned.node.items()}
-    named = frozenset(node for node in handles if graph.name(node))
+    named = frozenset(node for node in graph.live() if has_name(graph, node))
     made = run(graph, PHASES, fast_math=False, protect=named)
     known: dict[Node, Tensor] = {}
     for old, new in made.replaced.items():

@@ -45,6 +45,22 @@ def graph_lines(
     return _Writer(graph, ends, updates, roots, define).lines()
 
 
+def has_name(graph: Graph, node: Node) -> bool:
+    """Whether a value has a line by its name: the user's, or as the derivative of something that has one.
+
+    A rewrite for show leaves such values standing.
+    """
+    return bool(graph.name(node) or _derivative_name(graph, node))
+
+
+def _derivative_name(graph: Graph, node: Node) -> str:
+    """``d_w`` or ``t_w``, where a note says so."""
+    for origin in graph.origins.get(node, ()):
+        if re.fullmatch(r"[dt]_\S+", origin.note):
+            return origin.note
+    return ""
+
+
 def _is_derived(graph: Graph, node: Node) -> bool:
     """Whether a value was made by differentiation or rewriting: no operation and no name of the user's."""
     origins = graph.origins.get(node, ())
@@ -146,22 +162,17 @@ class _Writer:
         candidates = [(n, _leaf_name(n)) for n in leaves]
         candidates += [(n, self.graph.name(n)) for n in self.nodes]
         shown = dict.fromkeys(i for n in self.nodes for i in self.shown.get(n, ()))
-        new = [n for n in self.updated if n in shown and n.inputs and not self._is_given(n)]
+        new = [n for n in self.updated if n in shown and not self._is_given(n)]
         candidates += [(n, f"{_leaf_name(self.updated[n])}′") for n in new]  # a new value that others read
         self.updated = {n: self.updated[n] for n in new}
-        candidates += [(n, self._note(n)) for n in reversed(self.nodes)]  # the last of several is their sum
+        # The last of several terms is their sum, so it has the name.
+        candidates += [(n, _derivative_name(self.graph, n)) for n in reversed(self.nodes)]
         candidates += [(n, name) for name, n in self.ends]
         for node, name in candidates:
             if name and node not in chosen and name not in owner and node.kind not in _SILENT:
                 chosen[node] = name
                 owner[name] = node
         return chosen
-
-    def _note(self, node: Node) -> str:
-        for origin in self.graph.origins.get(node, ()):
-            if re.fullmatch(r"[dt]_\S+", origin.note):
-                return origin.note
-        return ""
 
     def _fresh(self, stem: str = "t") -> str:
         """A name that nothing has yet."""
