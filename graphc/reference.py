@@ -223,11 +223,12 @@ def _points(
     formula: Formula, operands: Sequence[Array], part: Part, mode: Mode, sizes: Sequence[Array] | None
 ) -> Array:
     """The body at every point of the part, over the variables that it depends on."""
-    reads = {k: _read(formula.reads[k], operands, part) for k in formula.body.reads()}
+    reads = {k: _read(formula.reads[k], formula.guards, operands, part) for k in formula.body.reads()}
     exact = _body(formula.body, reads, part, mode)
     if sizes is None:
         return exact[-1]
-    return _magnitude(formula.body, {k: _read(formula.reads[k], sizes, part) for k in reads}, exact)[-1]
+    bounds = {k: _read(formula.reads[k], formula.guards, sizes, part) for k in reads}
+    return _magnitude(formula.body, bounds, exact)[-1]
 
 
 def _body(body: Body, reads: Mapping[int, Array], part: Part, mode: Mode) -> list[Array]:
@@ -285,8 +286,11 @@ def _magnitude(body: Body, reads: Mapping[int, Array], exact: list[Array]) -> li
     return result
 
 
-def _read(read: Read, operands: Sequence[Array], part: Part) -> Array:
-    """An operand at a read's indices, 0 where a guard fails; over the variables that the read names."""
+def _read(read: Read, outer: Sequence[Guard], operands: Sequence[Array], part: Part) -> Array:
+    """An operand at a read's indices, 0 where a guard fails; over the variables that the read names.
+
+    outer: the formula's own guards; where one fails the point contributes nothing, and its index may lie outside.
+    """
     array = operands[read.operand]
     simple = _view(read, array, part)
     if simple is not None:
@@ -298,7 +302,10 @@ def _read(read: Read, operands: Sequence[Array], part: Part) -> Array:
         if not mask.any():
             return np.zeros((1,) * len(part.stops), dtype=array.dtype)
     for axis, i in enumerate(index):
-        if i.size and not (0 <= i.min() and i.max() < array.shape[axis]):
+        counts = None if _within(i, array.shape[axis]) else _mask(outer, operands, part)
+        if counts is not None:
+            i = index[axis] = np.where(counts, i, 0)
+        if not _within(i, array.shape[axis]):
             raise InternalError(
                 f"reference: index {i.min()} to {i.max()} of axis {axis} with {array.shape[axis]} elements"
             )
@@ -307,6 +314,10 @@ def _read(read: Read, operands: Sequence[Array], part: Part) -> Array:
     else:
         value = array[tuple(np.broadcast_arrays(*index))]
     return value if mask is None else np.where(mask, value, np.zeros((), dtype=array.dtype))
+
+
+def _within(index: Ints, size: int) -> bool:
+    return index.size == 0 or bool(0 <= index.min() and index.max() < size)
 
 
 def _view(read: Read, array: Array, part: Part) -> Array | None:
