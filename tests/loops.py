@@ -411,6 +411,33 @@ def _products(t: DType) -> Case:
     return Case(g)
 
 
+def _odd_products(t: DType) -> Case:
+    """Operands of products that are guarded, picked by data, reversed, strided or of more than one summed index."""
+    g = Graph()
+    x, w, at = leaf(g, "x", (N, 20), t), leaf(g, "w", (20, 37), t), leaf(g, "at", (N,), int32)
+    inside = (Guard("ge", var(0, -1)), Guard("ge", constant(20) - var(0)))
+    tall = view(g, w, (22, 37), (var(0, -1), var(1)), inside)
+    wide = view(g, x, (N, 22), (var(0), var(1, -1)), (Guard("ge", var(1, -1)), Guard("ge", constant(20) - var(1))))
+    picked = g.formula(
+        Formula((N, 37), plain(2), (N, 37), (Read(0, (FromData(1, (var(0),), 20), var(1))),), trace(lambda a: a, [t])),
+        (w, at),
+    )
+    turned = view(g, x, (N, 20), (Affine(N - 1) - var(0), constant(19) - var(1)))
+    halved = view(g, x, (N, 10), (var(0), var(1, 0, 2)))
+    y, z = leaf(g, "y", (N, 4, 5), t), leaf(g, "z", (40, 4, 5), t)
+    g.outputs = {
+        "tall": product(g, wide, tall, "ij,jk->ik"),
+        "picked": product(g, picked, w, "ij,kj->ik"),
+        "picks": product(g, x, picked, "ni,nj->ij"),
+        "turned": product(g, turned, w, "ij,jk->ik"),
+        "turns": product(g, w, turned, "ji,kj->ki"),
+        "halved": product(g, halved, halved, "ik,jk->ij"),
+        "two": product(g, y, z, "iab,jab->ij"),
+        "last": product(g, y, z, "iab,jab->ji"),
+    }
+    return Case(g, {"at": 20})
+
+
 def _batched(t: DType) -> Case:
     g = Graph()
     x, y = leaf(g, "x", (N, 3, 10), t), leaf(g, "y", (N, 10, 17), t)
@@ -553,6 +580,7 @@ CASES: dict[str, tuple[Callable[[DType], Case], tuple[str, ...]]] = {
     "scatters": (_scatters, NUMBERS),
     "gathers": (_gathers, (*NUMBERS, "bool")),
     "products": (_products, NUMBERS),
+    "odd_products": (_odd_products, NUMBERS),
     "batched": (_batched, NUMBERS),
     "dense": (_dense, NUMBERS),
     "states": (_states, NUMBERS),

@@ -223,7 +223,8 @@ def _instruction(place: Place, instr: Instr, values: Sequence[Array], accumulato
 def _cast(value: Array, dtype: DType) -> Array:
     """Floats to integers towards zero, saturating, NaN to 0; anything to bool by != 0."""
     if dtype.kind == "b":
-        return value != 0
+        truth: Array = np.not_equal(value, 0)
+        return truth
     if dtype.kind == "i" and value.dtype.kind == "f":
         limits = np.iinfo(dtype.numpy)
         whole = np.trunc(np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))

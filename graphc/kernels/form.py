@@ -132,17 +132,22 @@ class Schedule:
     (then 16 or 8 partial results are joined by a fixed tree).
     tile: (rows, vectors): for a product, a register tile of ``rows`` points of output variable ``tile_row`` by
     ``vectors`` registers of the vector variable; (1, 1) otherwise.
+    panel: elements of scratch memory into which a product copies the right operand's columns of one block of tiles, so
+    that they lie together; 0 where they are read in place.
     """
 
     order: tuple[int, ...]
     vector: int = -1
     tile: tuple[int, int] = (1, 1)
     tile_row: int = -1
+    panel: SizeLike = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """See the module. extents: the output variables, then the reduced ones. nodes: the graph nodes that it computes."""
+    """See the module. extents: the output variables, then the reduced ones. nodes: the graph nodes that it computes.
+    scratch: the buffer of the schedule's panel, -1 for none; it holds nothing before or after.
+    """
 
     name: str
     extents: Shape
@@ -155,6 +160,7 @@ class Nest:
     schedule: Schedule
     guards: tuple[Condition, ...] = ()
     nodes: tuple[int, ...] = ()
+    scratch: int = -1
 
     @property
     def reduced(self) -> tuple[int, ...]:

@@ -221,7 +221,15 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     nodes = tuple(n.number for n in group.nodes)
     nest = Nest(name, extents, len(shape), tuple(accesses), code, reductions, after, stores, order, guards, nodes)
     is_product = root is not None and product_of(root.formula) is not None and len(code.instrs) == 3 and not guards
-    return [schedule(_used_loads(nest), is_product)]
+    return [_with_panel(work, schedule(_used_loads(nest), is_product))]
+
+
+def _with_panel(work: Lowering, nest: Nest) -> Nest:
+    """The nest with a buffer for its panel, if its schedule has one."""
+    if nest.schedule.panel == 0:
+        return nest
+    work.buffers.append(Buffer(f"{nest.name}.panel", "temp", nest.reductions[0].dtype, (nest.schedule.panel,)))
+    return replace(nest, scratch=len(work.buffers) - 1)
 
 
 def _targets(work: Lowering, node: Node) -> list[Node]:

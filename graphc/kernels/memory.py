@@ -12,7 +12,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 
 from graphc.graph.sizes import SizeLike, at_most
-from graphc.kernels.form import Program
+from graphc.kernels.form import Nest, Program
 
 ALIGNMENT_BYTES = 64
 
@@ -53,7 +53,8 @@ def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
     born: dict[int, int] = {}
     dies: dict[int, int] = {}
     for position, kernel in enumerate(program.kernels):
-        for k in (*kernel.writes(), *kernel.reads()):
+        scratch = (kernel.scratch,) if isinstance(kernel, Nest) and kernel.scratch >= 0 else ()
+        for k in (*kernel.writes(), *kernel.reads(), *scratch):
             if program.buffers[k].role in ("temp", "output"):
                 born.setdefault(k, position)
                 dies[k] = position
@@ -65,7 +66,7 @@ def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def _fitting(free: Mapping[SizeLike, Sequence[int]], size: SizeLike) -> SizeLike | None:
-    """The size of the free slot that wastes least: the smallest that holds ``size``, else the largest that may grow to it."""
+    """The size of the free slot that wastes least: the smallest that holds ``size``, else the largest that may grow."""
     if size in free:
         return size
     best: SizeLike | None = None

@@ -22,6 +22,7 @@ from graphc.graph.formula import (
     range_of,
     substitute,
     substitute_guard,
+    substitute_read,
     var,
 )
 from graphc.graph.graph import Graph, Node, Origin, copy_node, rebuild, users
@@ -301,40 +302,52 @@ def _variables(read: Read) -> tuple[int, ...]:
 
 
 def _laid_out(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-    """A product with its right operand copied where the column axis is not that operand's last."""
+    """A product with those of its operands copied that its tile cannot read as they lie."""
     if node.kind != "formula":
         return copy_node(graph, node, inputs)
-    formula = node.formula
+    formula, operands = node.formula, inputs
     product = product_of(formula)
-    if product is None:
-        return graph.formula(formula, inputs)
-    read = formula.reads[product.right]
-    last = read.index[-1]
-    unit = isinstance(last, Affine) and last.coefficient(product.column) == 1
-    elsewhere = any(product.column in _axis_variables(i) for i in read.index[:-1])
-    if (unit and not elsewhere) or read.guards:
-        return graph.formula(formula, inputs)
-    axes = [v for v in _variables(read) if v != product.column] + [product.column]
+    if product is not None:
+        for number, column in ((product.left, None), (product.right, product.column)):
+            if not _lies_well(formula, formula.reads[number], column):
+                formula, operands = _copied(graph, formula, operands, number, column)
+    return graph.formula(formula, operands)
+
+
+def _lies_well(formula: Formula, read: Read, column: int | None) -> bool:
+    """Whether a tile reads an operand in place: unguarded, by affine indices, and the right one (which has the column)
+    side by side along the columns or along the one summed variable."""
+    if read.guards or not all(isinstance(i, Affine) for i in read.index):
+        return False
+    if column is None:
+        return True
+    last, rest = read.index[-1], [v for i in read.index[:-1] for v in _axis_variables(i)]
+    if isinstance(last, Affine) and last.coefficient(column) == 1 and column not in rest:
+        return True
+    summed = formula.reduced()
+    return len(summed) == 1 and isinstance(last, Affine) and last.terms == ((summed[0], 1),) and summed[0] not in rest
+
+
+def _copied(
+    graph: Graph, formula: Formula, inputs: tuple[Node, ...], number: int, column: int | None
+) -> tuple[Formula, tuple[Node, ...]]:
+    """The formula with read ``number`` from a copy of its own, whose axes are the read's variables, the column last."""
+    read = formula.reads[number]
+    guards = [v for g in read.guards for e in (g.expr, *(g.data.index if g.data else ())) for v, _ in e.terms]
+    variables = dict.fromkeys([*_variables(read), *guards])
+    axes = sorted(v for v in variables if v != column) + ([] if column is None else [column])
     table: list[Affine] = [var(0)] * len(formula.extents)
     for k, v in enumerate(axes):
         table[v] = var(k)
     extents = tuple(formula.extents[v] for v in axes)
-    index = tuple(
-        substitute(i, table)
-        if isinstance(i, Affine)
-        else replace(i, index=tuple(substitute(a, table) for a in i.index))
-        for i in read.index
-    )
-    source = inputs[read.operand]
-    body = trace(lambda x: x, [source.dtype])
+    body = trace(lambda x: x, [inputs[read.operand].dtype])
     copied, operands = drop_unused(
-        Formula(extents, plain(len(axes)), extents, (replace(read, index=index),), body), inputs
+        Formula(extents, plain(len(axes)), extents, (substitute_read(read, table),), body), inputs
     )
     layout = graph.formula(copied, operands, [Origin(rule=MARK)])
     reads = list(formula.reads)
-    reads[product.right] = Read(len(inputs), tuple(var(v) for v in axes))
-    moved, used = drop_unused(replace(formula, reads=tuple(reads)), inputs + (layout,))
-    return graph.formula(moved, used)
+    reads[number] = Read(len(inputs), tuple(var(v) for v in axes))
+    return drop_unused(replace(formula, reads=tuple(reads)), inputs + (layout,))
 
 
 def _axis_variables(index: Index) -> tuple[int, ...]:

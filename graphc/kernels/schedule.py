@@ -6,20 +6,23 @@ from dataclasses import replace
 
 from graphc.graph.formula import Affine, Shape
 from graphc.graph.sizes import SizeLike, product
-from graphc.kernels.form import Access, Code, Flat, Nest, Schedule
+from graphc.kernels.form import LANES, Access, Code, Flat, Nest, Schedule
 
+FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
 
 def schedule(nest: Nest, product: bool) -> Nest:
     """The nest with mergeable loops merged and its schedule chosen. product: whether it is a matrix product."""
-    if product:
-        return replace(nest, schedule=_tile(nest))
+    tiled = _tile(nest) if product else None
+    if tiled is not None:
+        return replace(nest, schedule=tiled)
     nest = _merged(nest)
     order = tuple(range(nest.n_out))
-    scalar_only = any(s.add for s in nest.stores) and not _adds_in_vector(nest)
-    if scalar_only:
-        return replace(nest, schedule=Schedule(order))
+    if any(
+        s.add for s in nest.stores
+    ):  # only the last variable may walk through registers: others may meet an element twice
+        return replace(nest, schedule=Schedule(order, nest.n_out - 1 if _adds_in_vector(nest) else -1))
     candidates = [v for v in range(nest.n_out) if nominal(nest.extents[v]) > 1]
     if nest.reduced and not any(r.combine in ("argmax", "argmin") for r in nest.reductions):
         candidates.append(nest.reduced[-1])
@@ -75,23 +78,49 @@ def _adds_in_vector(nest: Nest) -> bool:
     )
 
 
-def _tile(nest: Nest) -> Schedule:
-    """A register tile: at most 24 accumulators, the result's last own axis in vectors, the other operand's in rows."""
-    column = next(
-        v for v in reversed(range(nest.n_out)) if any(a.flat.stride(v) == 1 for a in nest.loads[:2]) or v == 0
-    )
-    left = next((a for a in nest.loads[:2] if not a.moves_with(column)), nest.loads[0])
-    rows = [v for v in range(nest.n_out) if v != column and left.moves_with(v)]
-    rows = [v for v in rows if not all(a.moves_with(v) for a in nest.loads[:2])] or rows
-    if not rows:
-        return Schedule(tuple(v for v in range(nest.n_out) if v != column) + (column,), column)
+def _tile(nest: Nest) -> Schedule | None:
+    """A register tile of at most 24 accumulators: the result's last own axis in vectors, one of the other operand's in
+    rows. None where the right operand lies side by side in neither the columns nor the summed index.
+    """
+    first, second = nest.loads[:2]
+    own = [
+        [v for v in range(nest.n_out) if a.moves_with(v) and not b.moves_with(v)]
+        for a, b in ((first, second), (second, first))
+    ]
+    swapped = own[0][-1] > own[1][-1]
+    right = first if swapped else second
+    columns, rows = own if swapped else own[::-1]
+    column = columns[-1]
     row = max(rows, key=lambda v: (nominal(nest.extents[v]), v))
+    turned = right.flat.stride(column) != 1
+    if turned and (len(nest.reduced) != 1 or right.flat.stride(nest.n_out) != 1):
+        return None
     n, m = nest.extents[column], nest.extents[row]
-    vectors = -(-n // 16) if isinstance(n, int) else 2
+    lanes = LANES[nest.reductions[0].dtype.name]
+    vectors = -(-n // lanes) if isinstance(n, int) else 2
     across = vectors if vectors <= 3 else 2 if vectors == 4 else 3
     down = _rows(m, 8 if across > 1 else 12)
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
-    return Schedule(others + (column, row), column, (down, across), row)
+    width = across * lanes
+    panel: SizeLike = 0
+    if turned:  # whole squares are turned, the last of which may pass the end
+        panel = (nest.extents[nest.n_out] + lanes - 1) * width
+    elif _is_far(nest, right, down, m):
+        panel = nest.extents[nest.n_out] * width
+    return Schedule(others + (column, row), column, (down, across), row, panel)
+
+
+def _is_far(nest: Nest, right: Access, down: int, rows: SizeLike) -> bool:
+    """Whether lines of the right operand lie so far apart that they share few cache sets, each in its own page, and
+    enough tiles use them to pay for a copy.
+    """
+    if len(nest.reduced) != 1:
+        return False
+    depth, step = nest.extents[nest.n_out], right.flat.stride(nest.n_out)
+    size_bytes = 4 if LANES[nest.reductions[0].dtype.name] == 16 else 8
+    far = not isinstance(step, int) or step * size_bytes >= FAR_BYTES
+    many = not isinstance(rows, int) or rows >= 3 * down
+    return far and many and (not isinstance(depth, int) or depth >= 16)
 
 
 def _rows(extent: SizeLike, most: int) -> int:

@@ -14,7 +14,7 @@ from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module, Value, Writer, const
-from graphc.llvm.tile import TileWriter
+from graphc.llvm.tile import TileWriter, fitted
 
 
 def emit(program: Program, target: Target) -> str:
@@ -24,6 +24,7 @@ def emit(program: Program, target: Target) -> str:
     entry = Writer(module)
     for position, kernel in enumerate(program.kernels):
         name = f"{kernel.name}_{position}"
+        kernel = fitted(kernel, target) if isinstance(kernel, Nest) and kernel.schedule.tile_row >= 0 else kernel
         _function(module, name, kernel, program, words)
         entry.comment(f"nodes {', '.join(map(str, kernel.nodes))}")
         if isinstance(kernel, Nest):
@@ -87,6 +88,8 @@ def _sizes(nest: Nest) -> list[Size]:
                 note(stride)
         for term in access.data:
             note(term.stride)
+    if nest.schedule.tile_row >= 0:
+        note(nest.extents[nest.schedule.vector] - 1)
     for instr in (*nest.body.instrs, *nest.post.instrs):
         if isinstance(instr.attr, Size):
             note(instr.attr)

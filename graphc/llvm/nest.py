@@ -51,7 +51,8 @@ class NestWriter:
         self.nest = nest
         self.buffers = buffers
         self.locate = locate
-        self.pointers = {k: locate(w, k) for k in sorted({*nest.reads(), *nest.writes()})}
+        scratch = {nest.scratch} if nest.scratch >= 0 else set()
+        self.pointers = {k: locate(w, k) for k in sorted({*nest.reads(), *nest.writes(), *scratch})}
         self.sizes = sizes
         self.vector = nest.schedule.vector
         self.order = (*nest.schedule.order, *nest.reduced)

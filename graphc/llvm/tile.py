@@ -1,25 +1,28 @@
 """A matrix product as LLVM: a tile of rows by vector columns held in registers while the summed variables run.
 
 Each turn of the innermost loop loads ``rows`` numbers of the left operand and ``vectors`` registers of the right one,
-and adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4, without
-packing). What is done to the result (bias, activation, update) runs on the tile before it leaves the cache.
+and adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4; the right
+operand is packed where that pays, the left one never). What is done to the result (bias, activation, update) runs on
+the tile before it leaves the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.graph.sizes import SizeLike
-from graphc.kernels.form import Access
+from graphc.kernels.form import Access, Nest
 from graphc.llvm.nest import CONTEXT, I64, Env, NestWriter
+from graphc.llvm.panel import line, pack
 from graphc.llvm.scalars import MEMORY, is_float
 from graphc.llvm.sizes import Sizes
-from graphc.llvm.text import Value, Writer, const, size_bytes, vector
+from graphc.llvm.target import Target
+from graphc.llvm.text import Value, Writer, const, vector
 
-INLINE_POST = 32  # instructions; a longer post program, all registers together, is written once, over the tile in memory
-PANEL_BYTES = 1 << 18  # the largest panel of the right operand that is copied, on the stack
-PANEL_STRIDE_BYTES = 512  # lines of the right operand nearer than this lie well as they are
+INLINE_POST = 32  # instructions of all registers; a longer post program is written once, over the tile in memory
+
+LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
 
@@ -34,10 +37,20 @@ class Sides:
     packed: bool
 
 
+def fitted(nest: Nest, target: Target) -> Nest:
+    """The nest with as much of its tile as the target's registers hold; the order of its sums is the same for any."""
+    rows, vectors = nest.schedule.tile
+    bits = LANES_BITS if target.vector_bits == 0 else target.vector_bits
+    each = max(1, LANES_BITS // bits)  # registers of one vector
+    room = target.n_vector_registers - 1  # one holds a number of the left operand
+    while vectors > 1 and (room - vectors * each) // (vectors * each) < 4:
+        vectors -= 1
+    rows = max(1, min(rows, (room - vectors * each) // (vectors * each)))
+    return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors)))
+
+
 class TileWriter(NestWriter):
     """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads."""
-
-    scratch: Value | None = None
 
     def output_level(self, k: int, env: Env) -> None:
         """The loops of other output variables, then columns of tiles, then rows of tiles."""
@@ -50,7 +63,7 @@ class TileWriter(NestWriter):
         def columns(start: Value, vectors: int, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
-            panel = self.panel(inner, vectors)
+            panel = pack(self, inner, self.operands()[0], vectors) if self.nest.scratch >= 0 else None
 
             def rows(first: Value, count: int) -> None:
                 at = inner.inner()
@@ -127,50 +140,6 @@ class TileWriter(NestWriter):
 
     # One tile
 
-    def panel(self, env: Env, vectors: int) -> Value | None:
-        """The right operand's columns of one block of tiles, copied to lie together; None where that does not pay.
-
-        Rows far apart share few cache sets (and each its own page), so that a panel used by many tiles would be fetched
-        from afar for each of them.
-        """
-        right, _ = self.operands()
-        reduced = self.nest.reduced
-        depth = self.nest.extents[reduced[0]]
-        rows = self.nest.extents[self.nest.schedule.tile_row]
-        if len(reduced) != 1 or not isinstance(depth, int):
-            return None
-        kind = vector(self.memory(right), self.lanes)
-        step = right.flat.stride(reduced[0])
-        n_bytes = depth * vectors * self.lanes * size_bytes(self.memory(right))
-        far = not isinstance(step, int) or step * size_bytes(self.memory(right)) >= PANEL_STRIDE_BYTES
-        few = isinstance(rows, int) and rows < 3 * self.nest.schedule.tile[0]
-        if not far or few or n_bytes > PANEL_BYTES or depth < 16:
-            return None
-        w = self.w
-        if self.scratch is None:
-            self.scratch = w.alloca(kind, depth * self.nest.schedule.tile[1])
-        source = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
-        loop = w.loop(const(I64, 0), const(I64, depth), const(I64, 1))
-        line = w.gep(source, self.scaled(loop.index, step), self.memory(right))
-        place = w.mul(loop.index, const(I64, vectors))
-        for c in range(vectors):
-            w.store(
-                self.column(env, right, line, c, vectors),
-                w.gep(self.scratch, w.add(place, const(I64, c)), kind),
-                64,
-            )
-        w.end_loop(loop)
-        return self.scratch
-
-    def column(self, env: Env, right: Access, line: Value, number: int, vectors: int) -> Value:
-        """One vector of the right operand's line at ``line``; the last of a masked block under the mask."""
-        w = self.w
-        kind = vector(self.memory(right), self.lanes)
-        address = w.gep(line, const(I64, number * self.lanes), self.memory(right))
-        if env.mask is not None and number == vectors - 1:
-            return w.masked_load(kind, address, env.mask, const(kind, 0))
-        return w.load(kind, address)
-
     def tile(self, env: Env, rows: int, vectors: int, panel: Value | None) -> None:
         """One tile: its sums over all reduced variables, then the post program and the stores."""
         w = self.w
@@ -178,13 +147,13 @@ class TileWriter(NestWriter):
         right, left = self.operands()
         start = w.gep(self.pointers[left.buffer], self.offset(left.flat, env), self.memory(left))
         if panel is None:
-            line = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
+            start_right = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
         else:
-            line = panel
+            start_right = panel
         sides = Sides(left, right, panel is not None)
         begin = [const(kind, 0)] * (rows * vectors)
         if self.is_short():
-            sums = self.sum_level(0, env, sides, [start, line], begin, rows, vectors)
+            sums = self.sum_level(0, env, sides, [start, start_right], begin, rows, vectors)
             self.leave_registers(env, sums, rows, vectors)
             return
         memory = w.alloca(kind, rows * vectors)
@@ -193,7 +162,7 @@ class TileWriter(NestWriter):
             count = w.sub(self.sizes.value(self.nest.extents[self.vector]), env.index[self.vector])
             count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
         name = self.sums_function(env, sides, begin, rows, vectors)
-        w.call(name, "void", [CONTEXT, start, line, memory, count])
+        w.call(name, "void", [CONTEXT, start, start_right, memory, count])
         self.leave_memory(env, memory, kind, rows, vectors)
 
     def is_short(self) -> bool:
@@ -268,7 +237,7 @@ class TileWriter(NestWriter):
         """One product a cell of the tile."""
         w = self.w
         whole = env.inner(mask=None) if sides.packed else env
-        columns = [self.column(whole, sides.right, at[1], c, vectors) for c in range(vectors)]
+        columns = [line(self, whole, sides.right, at[1], c, vectors) for c in range(vectors)]
         result: list[Value] = []
         for r in range(rows):
             step = self.multiple(sides.left.flat.stride(self.nest.schedule.tile_row), r)
