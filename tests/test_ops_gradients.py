@@ -47,7 +47,7 @@ def problem(record: Record, sample: Sample) -> Problem:
     shape = tuple(int(str(s)) for s in out.shape)
     weights = const(rng.uniform(0.5, 1.5, shape).astype(np.float32).astype(np.float64))  # a cast of it is itself
     inputs = [t for t in leaves_of(out) if t.dtype.kind == "f"]
-    return Problem(out, weights, sum(out * weights), inputs, {f"x{k}": a for k, a in enumerate(arrays)})  # type: ignore[misc]
+    return Problem(out, weights, sum(out * weights), inputs, {f"x{k}": a for k, a in enumerate(arrays)})
 
 
 def leaves_of(tensor: Tensor) -> list[Tensor]:
