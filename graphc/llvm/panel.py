@@ -25,7 +25,8 @@ def turned(w: Writer, rows: Sequence[Value]) -> list[Value]:
     step = 1
     while step < part:  # rows r and r + step: their runs of ``step`` elements, interleaved within each part
         found = list(current)
-        low, high = [], []
+        low: list[int] = []
+        high: list[int] = []
         for base in range(0, n, part):
             for half, order in ((0, low), (1, high)):
                 order += [
