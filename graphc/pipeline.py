@@ -29,6 +29,7 @@ from graphc.graph.formula import Formula, Read
 from graphc.graph.graph import Array, Graph, Node, Origin, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
+from graphc.graph.sizes import parse_size
 from graphc.graph.text import to_text
 from graphc.graph.verify import verify
 from graphc.inspect.check import CheckReport, check_graph
@@ -332,8 +333,19 @@ def layout_of(program: Program, declared: Declared) -> Layout:
     ]
     numbers = [k.number for k in program.kernels if isinstance(k, (IndexCheck, FiniteCheck))]
     ordered = tuple(check for _, check in sorted(zip(numbers, checks, strict=True), key=lambda pair: pair[0]))
+    _check_dims(program)
     nanoseconds = cost(program).picoseconds // 1000
     return Layout(program.dims, tuple(buffers), program.slots, results, ordered, nanoseconds, _batch_dim(program))
+
+
+def _check_dims(program: Program) -> None:
+    """Raises DefinitionError for a run-time size that no argument's shape gives."""
+    given = {str(size) for b in program.buffers if b.role in ("input", "param", "state") for size in b.shape}
+    for name in program.dims:
+        if not any(name in dims_of(parse_size(size)) for size in sorted(given)):
+            raise DefinitionError(
+                f"compile: nothing given at a call has a size {name}; needs an input with it among those that the result reads"
+            )
 
 
 def _batch_dim(program: Program) -> str:
