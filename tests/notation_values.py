@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -221,6 +220,9 @@ class Computed:
         if tree.name in ("softmax", "log_softmax"):
             log = values[0] - np.logaddexp.reduce(values[0], axis=axis, keepdims=True)
             return log if tree.name == "log_softmax" else np.exp(log)
+        if tree.name == "cross_entropy":
+            log = values[0] - np.logaddexp.reduce(values[0], axis=-1, keepdims=True)
+            return -np.take_along_axis(log, values[1][..., None], -1)[..., 0]
         if tree.name in ("concat", "cumsum", "flip", "trace", "diag", "where"):
             functions: dict[str, Callable[[], Array]] = {
                 "concat": lambda: np.concatenate(values, axis), "cumsum": lambda: np.cumsum(values[0], axis),
@@ -241,8 +243,9 @@ def computed(lines: Sequence[Line], values: Mapping[str, Array]) -> list[dict[st
     for keep in (False, True):
         reader = Computed(values, keep)
         try:
-            for line in itertools.chain(lines):
-                reader.line(line)
+            with np.errstate(all="ignore"):  # one of the two ways may divide by 0
+                for line in lines:
+                    reader.line(line)
         except (ValueError, IndexError) as error:
             problems.append(error)
             continue

@@ -313,6 +313,52 @@ def test_what_is_shown_is_so(name: str, number: int) -> None:
         assert any(np.allclose(f, exact[node], 1e-5, 1e-6) for f in shaped), to_text(graph)
 
 
+def models() -> dict[str, tuple[gc.Tensor, list[gc.Tensor]]]:
+    """Losses of fixed sizes, and what to differentiate them by."""
+    x, y = gc.input("x", (6, 8)), gc.input("y", (6, 4))
+    w, labels = gc.param("w", (8, 4)), gc.input("labels", (6,), dtype="int32")
+    mu = gc.mean(x, axis=1, keepdims=True)
+    ln = (x - mu) / gc.sqrt(gc.var(x, axis=1, keepdims=True) + 1e-5)
+    t, first, second = gc.input("t", (5, 1)), gc.param("first", (1, 7)), gc.param("second", (7, 1))
+    u = gc.tanh(t @ first) @ second
+    bend = gc.grad(gc.sum(gc.grad(gc.sum(u), t)), t)
+    q, k, v = (gc.input(n, (2, 3, 4)) for n in "qkv")
+    attended = gc.softmax(q @ k.mT / 2.0) @ v
+    hidden = gc.relu(x @ w)
+    return {
+        "mse": (gc.mse(gc.tanh(x @ w), y), [w, x]),
+        "layer norm": (gc.sum(ln * ln * ln), [x]),
+        "bend": (gc.mean((bend + u) ** 2), [first, second]),
+        "attention": (gc.sum(attended * attended), [q, k, v]),
+        "bce": (gc.bce_with_logits(x @ w, y), [w]),
+        "labels": (gc.mean(gc.cross_entropy(x @ w, labels)), [w]),
+        "ties": (gc.mean(gc.max(x @ w, axis=1)), [w]),
+        "norm": (gc.norm(w), [w]),
+        "std": (gc.sum(gc.std(hidden, axis=0)) + gc.logsumexp(hidden), [x, w]),
+    }
+
+
+@pytest.mark.parametrize("name", models())
+def test_models_are_shown_as_they_are(name: str) -> None:
+    """The maths of whole models and of their derivatives, computed as it stands, against the reference."""
+    rng = np.random.default_rng(11)
+    loss, by = models()[name]
+    shown = [loss, *gc.grad(loss, by)]
+    for tensor in shown:
+        graph = intern({"value": tensor}).graph
+        values: dict[str, Array] = {}
+        for node in graph.nodes:
+            if node.kind in ("input", "param"):
+                shape = tuple(int(n) for n in node.shape if isinstance(n, int))
+                whole = node.dtype.kind == "i"
+                values[str(node.attr)] = rng.integers(0, 4, shape).astype(np.int32) if whole else rng.normal(size=shape)
+        exact = evaluate(graph, values, dtype64=True)[graph.outputs["value"]]
+        lines = graph_lines(graph, define=True)
+        found = [f[lines[-1].name] for f in computed(lines, values)]
+        shaped = [f for f in found if np.shape(f) == np.shape(exact)]
+        assert any(np.allclose(f, exact, 1e-5, 1e-7) for f in shaped), to_text(graph, define=True)
+
+
 # Lines that a reader understands and the little evaluator does not: ranges that stand nowhere alone.
 SHOWN_ONLY = ("prod",)
 

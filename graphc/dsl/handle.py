@@ -61,7 +61,7 @@ class Handle:
     kind: a graph node's kind, or ``updates`` (operand 0, carrying new values: state, value, state, value, …).
     """
 
-    __slots__ = ("kind", "operands", "attr", "dtype", "shape", "op", "label", "code", "instruction", "origins")
+    __slots__ = ("kind", "operands", "attr", "dtype", "shape", "op", "label", "code", "instruction", "origins", "inner")
 
     def __init__(
         self,
@@ -86,6 +86,11 @@ class Handle:
         self.instruction = instruction
         self.label = label
         self.origins = origins
+        self.inner = False  # whether the instruction that made this made another of it: then that one has the name
+        if code is not None:
+            for operand in operands:
+                if operand.instruction == instruction and operand.code is code:
+                    operand.inner = True
 
     @property
     def leaf(self) -> Leaf:
@@ -111,7 +116,7 @@ class Handle:
         for origin in self.origins:
             if origin.name or origin.note:
                 return origin.name or origin.note
-        return "" if self.code is None else stored_name(self.code, self.instruction)
+        return "" if self.code is None or self.inner else stored_name(self.code, self.instruction)
 
 
 @dataclass(frozen=True, slots=True)

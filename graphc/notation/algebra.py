@@ -12,6 +12,7 @@ from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike
 from graphc.notation.tree import Applied, Bracket, Infix, Joined, Negated, Number, Power, Symbol, Tree, opposite
 
+_SHORTEST = 6  # digits of a product of numbers that is put in their place
 ZERO, ONE = Number("0"), Number("1")
 _COMPARISONS = {"less": "<", "less_equal": "≤", "equal": "=", "not_equal": "≠"}
 _TURNED = {"<": ">", "≤": "≥", "=": "=", "≠": "≠"}
@@ -51,7 +52,7 @@ def plus(a: Tree, b: Tree) -> Tree:
         return minus(a, Number(b.text[1:]))
     if isinstance(a, Negated) and not a.logical:
         return minus(b, a.value)
-    return times(Number("2"), a) if a == b else Infix("+", a, b)
+    return _like(a, b, 1) or Infix("+", a, b)
 
 
 def minus(a: Tree, b: Tree) -> Tree:
@@ -60,7 +61,27 @@ def minus(a: Tree, b: Tree) -> Tree:
         return negative(b)
     if isinstance(b, Negated) and not b.logical:
         return plus(a, b.value)
-    return Infix("-", a, b)
+    if isinstance(a, Negated) and not a.logical and _like(a.value, b, 1):
+        return negative(plus(a.value, b))
+    return _like(a, b, -1) or Infix("-", a, b)
+
+
+def _like(a: Tree, b: Tree, sign: int) -> Tree | None:
+    """The sum of multiples of one thing; None where they are of different things, or of numbers alone."""
+    (m, base), (n, other) = _multiple(a), _multiple(b)
+    if base != other or isinstance(base, Number):
+        return None
+    total = repr(m + sign * n).removesuffix(".0")
+    return times(Number(total), base) if total != "0" and len(total) <= _SHORTEST else None
+
+
+def _multiple(tree: Tree) -> tuple[float, Tree]:
+    """A tree as a number times something."""
+    if isinstance(tree, Infix) and tree.sign == "*":
+        number_ = _value(tree.left)
+        if number_ is not None:
+            return number_, tree.right
+    return 1.0, tree
 
 
 def negative(a: Tree) -> Tree:
@@ -76,6 +97,13 @@ def negative(a: Tree) -> Tree:
 
 def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     """``a * b``; ``elementwise``: both have axes, which is written ``⊙``."""
+    if isinstance(a, Number) and isinstance(b, Number):
+        short = repr(float(a.text) * float(b.text)).removesuffix(".0")
+        return Number(short) if len(short) <= _SHORTEST else Infix("*", a, b)
+    if isinstance(a, Number) and isinstance(b, Infix) and b.sign == "*" and isinstance(b.left, Number):
+        joined = times(a, b.left)
+        if isinstance(joined, Number):
+            return times(joined, b.right)
     for factor, other in ((a, b), (b, a)):
         if factor == ONE:
             return other
@@ -95,7 +123,7 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     if isinstance(b, Number) and not isinstance(a, Number):
         a, b = b, a
     if a == b:
-        return Power(a, Number("2"))
+        return a if isinstance(a, Bracket) else Power(a, Number("2"))
     for raised, base in ((a, b), (b, a)):
         if isinstance(raised, Power) and raised.base == base and isinstance(raised.exponent, Number):
             if raised.exponent.text.isdigit():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from graphc.graph.graph import NAMED, ConstValue, Graph, Node
+from graphc.graph.graph import LEAVES, NAMED, ConstValue, Graph, Node
 from graphc.graph.sizes import names
 from graphc.notation.algebra import number
 from graphc.notation.bodies import is_simple
@@ -148,7 +148,7 @@ class _Writer:
 
     def _is_given(self, node: Node) -> bool:
         """Whether a value is taken as known: a leaf, or the user's own value where those are not defined."""
-        if not node.inputs:
+        if node.kind in LEAVES:
             return True
         if node.kind in _SILENT:
             return False
@@ -158,7 +158,7 @@ class _Writer:
         """Names that stand for nodes: outputs', the user's, ``d_`` and the name of what it is the derivative of."""
         chosen: dict[Node, str] = {}
         owner: dict[str, Node] = {}
-        leaves = [n for n in self.nodes if n.kind != "const" and not n.inputs]
+        leaves = [n for n in self.nodes if n.kind in LEAVES and n.kind != "const"]
         candidates = [(n, _leaf_name(n)) for n in leaves]
         candidates += [(n, self.graph.name(n)) for n in self.nodes]
         shown = dict.fromkeys(i for n in self.nodes for i in self.shown.get(n, ()))
@@ -195,7 +195,7 @@ class _Writer:
         if node.kind != "formula":
             return node.kind in _SILENT and self.uniform[node.inputs[0]]
         formula = gather(node)
-        moves = formula.combine != "none" or formula.guards or formula.body.indices() or not formula.reads
+        moves = formula.combine != "none" or formula.guards or formula.body.indices()
         guarded = any(r.guards for r in formula.reads)
         return not moves and not guarded and all(self.uniform.get(i, False) for i in node.inputs)
 
@@ -217,7 +217,8 @@ class _Writer:
             operands = [Operand(self.tree_of[i], i.shape) for i in node.inputs]
             index, value = point_tree(formula, operands, self._part)
             sign = "=" if formula.is_plain() else "+="
-        simple = isinstance(value, (Symbol, Number)) and not name
+        named_one = isinstance(value, Number) and name == _derivative_name(self.graph, node) and node not in self.roots
+        simple = isinstance(value, (Symbol, Number)) and (not name or named_one)
         if simple or not (name or needs_name or not is_simple(value) or (uses > 1 and not self._is_short(node, value))):
             return value
         whole = self._whole(node)

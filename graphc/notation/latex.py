@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from graphc.graph.sizes import SizeLike
-from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, mixed
+from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, apart, mixed
 from graphc.notation.tree import (
     Applied,
     At,
@@ -49,7 +49,7 @@ def lines_latex(lines: Sequence[Line], dims: bool = False) -> str:
         name = f"{{{name_latex(line.name)}}}{index}" if index else name_latex(line.name)
         shape = rf" \qquad {_shape(line.shape)}" if dims and line.shape else ""
         head = f"{name} &{_SIGNS.get(line.sign, line.sign)} " if line.name else "&"
-        rows.append(f"{head}{tree_latex(line.value)}{shape}")
+        rows.append(f"{head}{tree_latex(apart(line.value))}{shape}")
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
 
@@ -141,7 +141,7 @@ def _infix(tree: Infix) -> tuple[str, int]:
     binds = BINDS.get(tree.sign, PRODUCT)
     left, right = _inside(tree.left, binds + (binds == 3)), _inside(tree.right, binds + 1)
     fraction = isinstance(tree.left, Infix) and tree.left.sign == "/"
-    loose = isinstance(tree.left, Joined) and tree.left.sign in _LARGE
+    loose = isinstance(tree.left, Joined) and tree.left.sign in _LARGE and binds >= SUM
     if loose or (binds == PRODUCT and mixed(tree.left, tree.sign) and not fraction):
         left = rf"\left({tree_latex(tree.left)}\right)"
     if isinstance(tree.right, Infix) and tree.right.sign == "/" and binds == PRODUCT:

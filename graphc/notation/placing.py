@@ -23,15 +23,17 @@ class Operand:
     uniform: bool = False
 
 
-def axis_letter(extent: SizeLike, position: int) -> str:
-    """The letter of an axis: its dimension's, else that of its position.
+def axis_letters(extents: Sequence[SizeLike]) -> tuple[str, ...]:
+    """The letter of each axis: its dimension's where no other axis has that dimension, else that of its position.
 
     >>> from graphc.graph.sizes import dim
-    >>> axis_letter(dim("N"), 0), axis_letter(10, 1)
-    ('n', 'j')
+    >>> axis_letters((dim("N"), 10)), axis_letters((6, dim("N"), dim("N")))
+    (('n', 'j'), ('i', 'j', 'k'))
     """
-    text = str(extent)
-    return text.lower() if len(text) == 1 and text.isalpha() else LETTERS[position % len(LETTERS)]
+    texts = [str(extent) for extent in extents]
+    own = [len(text) == 1 and text.isalpha() and texts.count(text) == 1 for text in texts]
+    usual = [LETTERS[position % len(LETTERS)] for position in range(len(texts))]
+    return tuple(text.lower() if is_own else letter for text, is_own, letter in zip(texts, own, usual, strict=True))
 
 
 def transposed(tree: Tree) -> Tree:

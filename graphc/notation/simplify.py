@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from graphc.notation.algebra import ONE, minus, negative, over, plus, times
 from graphc.notation.bodies import is_simple
-from graphc.notation.tree import Applied, Infix, Joined, Line, Negated, Symbol, Tree, mapped, parts, symbols
+from graphc.notation.tree import Applied, Infix, Joined, Line, Negated, Symbol, Tree, mapped, opposite, parts, symbols
 
 _ROUNDS = 3
 
@@ -52,8 +52,8 @@ class _Rules:
     def tree(self, tree: Tree) -> Tree:
         """A tree, from its leaves on."""
         tree = mapped(tree, self.tree)
-        if isinstance(tree, Negated) and not tree.logical:
-            return negative(tree.value)
+        if isinstance(tree, Negated):
+            return opposite(tree.value) if tree.logical else negative(tree.value)
         if isinstance(tree, Joined):
             return self.joined(tree)
         if not isinstance(tree, Infix):

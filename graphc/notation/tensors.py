@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
-from graphc.graph.formula import Formula, FromData, Read, always
+from graphc.graph.formula import Formula, FromData, Read, always, constant, var
 from graphc.graph.sizes import product
 from graphc.notation.algebra import bracket, negative, outer, over, times
 from graphc.notation.bodies import Terms, body_tree, needs
-from graphc.notation.placing import WHOLE, Operand, axis_letter, placed, transposed, variables_of
+from graphc.notation.placing import SPREAD, WHOLE, Operand, axis_letters, placed, transposed, variables_of
 from graphc.notation.products import Factor, Part, groups, product_factors
 from graphc.notation.tree import Applied, At, Infix, Joined, Symbol, Tree, opposite, symbols
 
@@ -36,10 +36,34 @@ def tensor_tree(
     if not formula.is_plain() or formula.extents[:rank] != formula.shape:
         return None
     try:
-        tree = _Tensors(formula, operands, spill, marks).whole()
+        tree = _Tensors(_with_columns(formula, operands), operands, spill, marks).whole()
     except NoForm:
         return None
     return None if _has_index(tree) else tree
+
+
+def _with_columns(formula: Formula, operands: Sequence[Operand]) -> Formula:
+    """The formula with a summed result's axis of size 1 read where it alone can come from: ``w[k, 0]`` is a column."""
+    rank = len(formula.write)
+    if formula.combine != "sum":
+        return formula
+    for v in range(rank):
+        if formula.extents[v] != 1 or any(v in variables_of(r) for r in formula.reads):
+            continue
+        places = [
+            (number, axis)
+            for number, read in enumerate(formula.reads)
+            for axis, index in enumerate(read.index)
+            if index == constant(0) and operands[read.operand].shape[axis] == 1 and len(read.index) == 2
+            and axis == (0 if v == 0 and rank > 1 else 1)
+        ]  # fmt: skip
+        if len(places) == 1:
+            number, axis = places[0]
+            read = formula.reads[number]
+            moved = replace(read, index=(*read.index[:axis], var(v), *read.index[axis + 1 :]))
+            reads = (*formula.reads[:number], moved, *formula.reads[number + 1 :])
+            formula = replace(formula, reads=reads)
+    return formula
 
 
 def _has_index(tree: Tree) -> bool:
@@ -207,14 +231,27 @@ class _Tensors:
         """A tensor over ``axes`` joined over those that the formula reduces."""
         formula, rank = self.formula, len(self.formula.write)
         kept = [v for v in axes if v < rank]
-        if kept != [v for v in range(rank) if formula.extents[v] != 1 or v in kept]:
-            raise NoForm
         if any(v not in axes for v in formula.reduced()):
             raise NoForm
-        letters = tuple(axis_letter(formula.extents[v], p) for p, v in enumerate(axes) if v >= rank) if kept else ()
+        every = axis_letters([formula.extents[v] for v in axes])
+        letters = tuple(letter for letter, v in zip(every, axes, strict=True) if v >= rank) if kept else ()
         count = product(tuple(formula.extents[v] for v in formula.reduced()))
         last = formula.reduced() == axes[-1:]
-        return Joined(SIGNS.get(formula.combine, formula.combine), letters, tree, count, last)
+        joined = Joined(SIGNS.get(formula.combine, formula.combine), letters, tree, count, last)
+        return self.stretched(joined, kept, [v if v in kept else -1 for v in axes])
+
+    def stretched(self, tree: Tree, kept: Sequence[int], whole: Sequence[int] = ()) -> Tree:
+        """A tensor over the axes ``kept`` as one of the result's rank: axes of size 1 are silent where they broadcast,
+        in front, or where a reduced axis stood (-1 in ``whole``).
+        """
+        rank = len(self.formula.write)
+        ones = [v for v in range(rank) if v not in kept]
+        if any(self.formula.extents[v] != 1 for v in ones) or sorted(kept) != list(kept):
+            raise NoForm
+        shape = [-1 if v in ones else v for v in range(rank)]
+        if shape in (list(kept), list(whole)) or shape == [-1] * len(ones) + list(kept):
+            return tree
+        return At(tree, tuple(SPREAD if v < 0 else WHOLE for v in shape))
 
     def factors(self) -> tuple[bool, list[Factor]]:
         """The sign of the summed product, and its factors; guards that compare with data are factors too."""
@@ -277,13 +314,11 @@ class _Tensors:
             sides.reverse()
             own.reverse()
         used = batch + own[0] + own[1]
-        if used != [v for v in range(rank) if self.formula.extents[v] != 1 or v in used]:
-            raise NoForm
         if len(own[1]) > 1 or (len(own[0]) > 1 and (batch or not own[1])) or any(k not in axes for _, axes in sides):
             raise NoForm
         left = self.side(sides[0], [*batch, *own[0], k])
         right = self.side(sides[1], [*batch, k, *own[1]])
-        return Infix("·", left, right)
+        return self.stretched(Infix("·", left, right), used)
 
     def side(self, side: tuple[Sequence[Factor], Axes], wanted: list[int]) -> Tree:
         """One side of a matrix product over the axes wanted, transposed where they stand otherwise."""

@@ -45,7 +45,12 @@ def line_text(line: Line, dims: bool = False) -> str:
     index = f"[{', '.join(line.index)}]" if line.index else ""
     shape = f"    ({' × '.join(str(s) for s in line.shape)})" if dims and line.shape else ""
     head = f"{line.name}{index} {line.sign} " if line.name else ""
-    return f"{head}{tree_text(line.value)}{shape}"
+    return f"{head}{tree_text(apart(line.value))}{shape}"
+
+
+def apart(value: Tree) -> Tree:
+    """The value of a line; an equation in brackets, so that it is not read as a second one."""
+    return Bracket(value) if isinstance(value, Infix) and value.sign == "=" else value
 
 
 def tree_text(tree: Tree) -> str:
@@ -98,7 +103,7 @@ def _infix(tree: Infix) -> tuple[str, int]:
         left = f"({left})" if mixed(tree.left, tree.sign) else left
     if tree.sign in _FACTORS and isinstance(tree.right, Infix) and tree.right.sign in _FACTORS:
         right = tree_text(tree.right)
-    if isinstance(tree.left, Joined) and tree.left.sign in _LOOSE:
+    if isinstance(tree.left, Joined) and tree.left.sign in _LOOSE and binds >= SUM:
         left = f"({_text(tree.left)[0]})"
     if binds <= SUM and isinstance(tree.right, Joined):
         right = tree_text(tree.right)
