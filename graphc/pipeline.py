@@ -26,7 +26,7 @@ from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
 from graphc.graph.dtypes import int64
 from graphc.graph.formula import Formula, Read
-from graphc.graph.graph import Array, Graph, Node, Origin, copy_node, reachable, rebuild
+from graphc.graph.graph import NAMED, Array, Graph, Node, Origin, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.sizes import parse_size
@@ -34,6 +34,7 @@ from graphc.graph.text import to_text
 from graphc.graph.verify import verify
 from graphc.inspect.check import CheckReport, check_graph
 from graphc.inspect.explain import explained
+from graphc.kernels import form
 from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
@@ -294,12 +295,28 @@ def _stages(declared: Declared, options: Options) -> Stages:
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
     verify(rewritten.graph)
-    program = lower(rewritten.graph)
+    program = _with_declared(lower(rewritten.graph), declared)
     if options.debug:
         program = with_finite_checks(program, rewritten.graph)
     program = place(program)
     layout = layout_of(program, declared)
     return Stages(declared, step, found, derived, rewritten, program, layout, emit(program, host()))
+
+
+def _with_declared(program: Program, declared: Declared) -> Program:
+    """The program with a buffer for every declared leaf, those included that rewriting found to decide nothing
+    (``x**0``): what a user declared stays an argument, a weight or a hyper-parameter.
+    """
+    known = dict.fromkeys(b.name for b in program.buffers if b.role in NAMED)
+    stand_ins = dict.fromkeys(gradient_name(name) for name in declared.trained)
+    unread = [
+        form.Buffer(str(node.attr), node.kind, node.dtype, node.shape)
+        for node in declared.graph.live()
+        if node.kind in NAMED and node.attr not in known and node.attr not in stand_ins
+    ]
+    new = dict.fromkeys(name for buffer in unread for size in buffer.shape for name in dims_of(size))
+    dims = program.dims + tuple(name for name in new if name not in program.dims)
+    return replace(program, dims=dims, buffers=program.buffers + tuple(unread))
 
 
 def layout_of(program: Program, declared: Declared) -> Layout:
