@@ -70,8 +70,8 @@ def test_epilogues_share_the_nest_of_their_product() -> None:
     nests = [k for k in program.kernels if isinstance(k, Nest)]
     assert sum(1 for k in nests if k.schedule.tile_row >= 0) == 5
     assert len(nests) <= 8
-    stored = {b.name for b in program.buffers if b.role == "temp"}
-    assert len(stored) <= 4, stored
+    stored = {b.name for b in program.buffers if b.role == "temp" and not b.name.endswith(".panel")}
+    assert len(stored) == 3, stored
 
 
 def test_nothing_depends_on_the_order_of_sets() -> None:

@@ -9,12 +9,14 @@ from graphc.graph.sizes import SizeLike, product
 from graphc.kernels.form import LANES, Access, Code, Flat, Nest, Schedule
 
 FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
+TURNING = 4  # register operations that turn one vector of a right operand
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
 
-def schedule(nest: Nest, product: bool) -> Nest:
-    """The nest with mergeable loops merged and its schedule chosen. product: whether it is a matrix product."""
-    tiled = _tile(nest) if product else None
+def schedule(nest: Nest, is_product: bool) -> Nest:
+    """The nest with mergeable loops merged and its schedule chosen. is_product: whether it is a matrix
+    product."""
+    tiled = _tile(nest) if is_product else None
     if tiled is not None:
         return replace(nest, schedule=tiled)
     nest = _merged(nest)
@@ -79,25 +81,36 @@ def _adds_in_vector(nest: Nest) -> bool:
 
 
 def _tile(nest: Nest) -> Schedule | None:
-    """A register tile of at most 24 accumulators: the result's last own axis in vectors, one of the other operand's in
-    rows. None where the right operand lies side by side in neither the columns nor the summed index.
+    """A register tile of at most 24 accumulators: an own axis of one operand (the right one) in vectors, one of the
+    other's in rows. None where neither operand lies side by side along its own last axis or the summed index.
     """
     first, second = nest.loads[:2]
-    own = [
-        [v for v in range(nest.n_out) if a.moves_with(v) and not b.moves_with(v)]
-        for a, b in ((first, second), (second, first))
-    ]
-    swapped = own[0][-1] > own[1][-1]
-    right = first if swapped else second
-    columns, rows = own if swapped else own[::-1]
-    column = columns[-1]
-    row = max(rows, key=lambda v: (nominal(nest.extents[v]), v))
-    turned = right.flat.stride(column) != 1
-    if turned and (len(nest.reduced) != 1 or right.flat.stride(nest.n_out) != 1):
-        return None
+    found: list[tuple[float, Schedule]] = []
+    for left, right in ((first, second), (second, first)):
+        columns = [v for v in range(nest.n_out) if right.moves_with(v) and not left.moves_with(v)]
+        rows = [v for v in range(nest.n_out) if left.moves_with(v) and not right.moves_with(v)]
+        column, row = columns[-1], max(rows, key=lambda v: (nominal(nest.extents[v]), v))
+        turned = right.flat.stride(column) != 1
+        if turned and (len(nest.reduced) != 1 or right.flat.stride(nest.n_out) != 1):
+            continue
+        found.append((_tile_cost(nest, column, row, turned), _tiled(nest, right, column, row, turned)))
+    return min(found, key=lambda f: (f[0], -f[1].vector))[1] if found else None
+
+
+def _tile_cost(nest: Nest, column: int, row: int, turned: bool) -> float:
+    """Register operations of one block of a product: its sums, the turning of the right operand, what follows."""
+    lanes = LANES[nest.reductions[0].dtype.name]
+    depth = nominal(product(tuple(nest.extents[v] for v in nest.reduced)))
+    vectors, rows = -(-nominal(nest.extents[column]) // lanes), nominal(nest.extents[row])
+    outside = [a for a in nest.loads[2:] if a.moves_with(column)] + [s.access for s in nest.stores]
+    after = sum(1 if a.flat.stride(column) in (0, 1) else 2 * lanes for a in outside)
+    return depth * vectors * (rows + (TURNING if turned else 0)) + vectors * rows * after
+
+
+def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Schedule:
     n, m = nest.extents[column], nest.extents[row]
     lanes = LANES[nest.reductions[0].dtype.name]
-    vectors = -(-n // lanes) if isinstance(n, int) else 2
+    vectors = -(-n // lanes) if isinstance(n, int) else 3
     across = vectors if vectors <= 3 else 2 if vectors == 4 else 3
     down = _rows(m, 8 if across > 1 else 12)
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
