@@ -29,7 +29,7 @@ from graphc.rewrite.patterns import (
     smaller,
     variables,
 )
-from graphc.rewrite.ranges import ANYTHING, Range, range_of_instr
+from graphc.rewrite.ranges import Range, of_type, range_of_instr
 
 LABELS = ("exact", "rounding", "finite")
 SHOWN_DEPTH = 5  # levels of a firing's operands that its log keeps
@@ -207,11 +207,8 @@ class Rewriter(PlainBuilder):
         """The range of an instruction that stands."""
         while len(self._ranges) <= position:
             instr = self.instrs[len(self._ranges)]
-            if instr.op == "read":
-                known = isinstance(instr.attr, int) and instr.attr < len(self._reads)
-                unread = Range(nan=False) if instr.dtype.kind == "i" else ANYTHING
-                found = self._reads[instr.attr] if known and isinstance(instr.attr, int) else unread
-                found = Range(0.0, 1.0, False) if instr.dtype.kind == "b" else found
+            if instr.op == "read" and isinstance(instr.attr, int):
+                found = self._reads[instr.attr] if instr.attr < len(self._reads) else of_type(instr.dtype)
             else:
                 found = range_of_instr(instr, [self._ranges[a] for a in instr.args])
             self._ranges.append(found)
@@ -352,6 +349,11 @@ _ROUNDED_ONCE = frozenset(
      "where", "equal", "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not",
      "isnan", "isinf", "isfinite", "cast")
 )
+
+
+def is_rounded_once(op: str) -> bool:
+    """Whether NumPy's value of a primitive is the only one that compiled code may give."""
+    return op in _ROUNDED_ONCE
 
 
 def fold(instr: Instr, args: Sequence[Instr]) -> Instr | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.graph.dtypes import DType
-from graphc.graph.scalar import Instr, const_value
+from graphc.graph.scalar import Body, Instr, const_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +139,33 @@ def _rounded(found: Range, dtype: DType) -> Range:
     low = low if low in (0.0, 1.0, -1.0) or math.isinf(low) else low - abs(low) * slack
     high = high if high in (0.0, 1.0, -1.0) or math.isinf(high) else high + abs(high) * slack
     return Range(low, high, found.nan)
+
+
+def range_of_body(body: Body, reads: Sequence[Range]) -> Range:
+    """The range of a body's result, given those of its reads.
+
+    >>> from graphc.graph.dtypes import float32
+    >>> from graphc.graph.scalar import trace
+    >>> range_of_body(trace(lambda x: x * x + 1, [float32]), [ANYTHING]).low > 0.99
+    True
+    """
+    found: list[Range] = []
+    for instr in body.instrs:
+        if instr.op == "read" and isinstance(instr.attr, int):
+            found.append(reads[instr.attr] if instr.attr < len(reads) else of_type(instr.dtype))
+        else:
+            found.append(range_of_instr(instr, [found[a] for a in instr.args]))
+    return found[-1]
+
+
+def of_type(dtype: DType) -> Range:
+    """The range of all values of a type."""
+    if dtype.kind == "f":
+        return ANYTHING
+    last = 1.0 if dtype.kind == "b" else 2.0 ** (8 * dtype.itemsize - 1)
+    return Range(0.0 if dtype.kind == "b" else -last, last, False)
+
+
+def joined(a: Range, b: Range) -> Range:
+    """The range of a value that is one or the other."""
+    return Range(min(a.low, b.low), max(a.high, b.high), a.nan or b.nan)

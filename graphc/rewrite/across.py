@@ -1,0 +1,335 @@
+"""Scalar rules across nodes: ``log(1 + exp(z))`` written as three operations is found as if it stood in one body.
+
+The bodies of a node's elementwise operands are written behind its own reads, as deep as the rules may match, and the
+whole is rewritten. Where a rule fired, the result is cut again at the operands that still stand in it, so that only
+what a rule consumed is taken in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from graphc.graph.formula import Affine, Formula, Read
+from graphc.graph.graph import Node
+from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
+from graphc.rewrite.engine import Rewriter, RuleSet
+from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, moved, variables_of
+from graphc.rewrite.patterns import Apply, Const, Num, Pattern
+from graphc.rewrite.scalar_rules import STABILISE
+from graphc.rewrite.work import TensorRule, Work
+
+MOST_INSTRUCTIONS = 64
+MOST_DEPTH = 5  # nodes on the way from the reader to the deepest body that is looked at
+
+
+@lru_cache(maxsize=64)
+def _links(rules: RuleSet) -> Mapping[tuple[str, str], bool]:
+    """Which primitive may stand under which in a left side, and whether only with a constant operand of its own."""
+    found: dict[tuple[str, str], bool] = {}
+    for group in rules.by_root.values():
+        for rule in group:
+            _collect(rule.left, found)
+    return found
+
+
+def _collect(pattern: Pattern, found: dict[tuple[str, str], bool]) -> None:
+    if not isinstance(pattern, Apply):
+        return
+    for arg in pattern.args:
+        if isinstance(arg, Apply):
+            constant = any(isinstance(a, (Const, Num)) for a in arg.args)
+            found[pattern.op, arg.op] = found.get((pattern.op, arg.op), True) and constant
+        _collect(arg, found)
+
+
+@dataclass(slots=True)
+class Deep:
+    """A body under construction that holds those of operands too. reads: of the whole; stands: position of an operand's
+    value -> the read that it is, by which the result is cut again.
+    """
+
+    work: Work
+    builder: Rewriter
+    operands: Operands
+    reads: list[Read] = field(default_factory=list)
+    stands: dict[int, Read] = field(default_factory=dict)
+    n_instrs: int = 0
+
+    def read(self, read: Read) -> Scalar:
+        """The value of a read that is not looked into."""
+        if read not in self.reads:
+            self.reads.append(read)
+        return self.builder.read(self.reads.index(read), self.operands.nodes[read.operand].dtype)
+
+    def value(self, read: Read, parents: Sequence[str], depth: int) -> Scalar:
+        """The value of a read: its operand's body where a rule may match across, else the read itself."""
+        node = self.operands.nodes[read.operand]
+        inner = self._inner(read, node, parents) if depth < MOST_DEPTH else None
+        if inner is None:
+            return self.read(read)
+        reads, table = inner
+        body = node.formula.body
+        above = parents_of(body)
+        values = [self.value(r, above.get(k, ()), depth + 1) for k, r in enumerate(reads)]
+        scalar = self.builder.include(body, values, index_scalars(self.builder, table))[-1]
+        self.stands.setdefault(scalar.position, read)
+        return scalar
+
+    def _inner(
+        self, read: Read, node: Node, parents: Sequence[str]
+    ) -> tuple[tuple[Read, ...], tuple[Affine | None, ...]] | None:
+        """The reads and index values of an operand's body at the read's index, where it may be taken in."""
+        if not is_map(node) or node in self.work.protected or read.guards or node.formula.guards:
+            return None
+        body = node.formula.body
+        if self.n_instrs + len(body.instrs) > MOST_INSTRUCTIONS or not _may_match(self.work.scalars, parents, body):
+            return None
+        found = moved(read.index, node, self.operands)
+        if found is None or any(found.table[v] is None for v in body.indices()):
+            return None
+        self.n_instrs += len(body.instrs)
+        return found.reads, found.table
+
+
+def _may_match(rules: RuleSet, parents: Sequence[str], body: Body) -> bool:
+    links = _links(rules)
+    root = body.result
+    constant = any(body.instrs[a].op == "const" for a in root.args)
+    return any((p, root.op) in links and (constant or not links[p, root.op]) for p in parents)
+
+
+@lru_cache(maxsize=16384)
+def parents_of(body: Body) -> Mapping[int, tuple[str, ...]]:
+    """For each read the primitives that it is an operand of."""
+    found: dict[int, dict[str, None]] = {}
+    for instr in body.instrs:
+        for a in instr.args:
+            source = body.instrs[a]
+            if source.op == "read" and isinstance(source.attr, int):
+                found.setdefault(source.attr, {})[instr.op] = None
+    return {k: tuple(ops) for k, ops in found.items()}
+
+
+def across(work: Work, made: Applied) -> Applied | None:
+    """The formula with a rule applied that spans it and its elementwise operands."""
+    formula = made.formula
+    above = parents_of(formula.body)
+    if not any(
+        is_map(made.inputs[r.operand])
+        and _may_match(work.scalars, above.get(k, ()), made.inputs[r.operand].formula.body)
+        for k, r in enumerate(formula.reads)
+    ):
+        return None
+    if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:
+        return None  # a product of tensors keeps the two factors that a matrix product is made of
+    builder = Rewriter(work.scalars.by_root, (), work.scalars.options)
+    deep = Deep(work, builder, Operands(made.inputs), n_instrs=len(formula.body.instrs))
+    values = [deep.value(r, above.get(k, ()), 0) for k, r in enumerate(formula.reads)]
+    inside = len(builder.firings)
+    result = builder.include(formula.body, values)[-1]
+    fired = builder.firings[inside:]
+    if not fired:
+        return None
+    done = _cut(deep, formula, result)
+    if not any(f.rule in _STABILISING for f in fired) and not _pays(work, made, done):
+        return None
+    work.note_firings(fired)
+    return done
+
+
+_STABILISING = dict.fromkeys(rule.name for rule in STABILISE.rules)
+
+
+def _cut(deep: Deep, formula: Formula, result: Scalar) -> Applied:
+    """The formula whose body computes ``result``, cut at the operands whose values are still there."""
+    builder = BodyBuilder()
+    reads: list[Read] = []
+    instrs = deep.builder.instrs
+    needed = [result.position]
+    seen = dict.fromkeys(needed)
+    for at in needed:
+        if at not in deep.stands:
+            for a in instrs[at].args:
+                if a not in seen:
+                    seen[a] = None
+                    needed.append(a)
+    values: dict[int, Scalar] = {}
+    for at in sorted(seen):
+        instr = instrs[at]
+        read = deep.stands.get(at)
+        if read is None and instr.op == "read" and isinstance(instr.attr, int):
+            read = deep.reads[instr.attr]
+        if read is None:
+            values[at] = builder.emit(replace(instr, args=tuple(values[a].position for a in instr.args)))
+            continue
+        if read not in reads:
+            reads.append(read)
+        values[at] = builder.read(reads.index(read), instr.dtype)
+    body = builder.finish(values[result.position])
+    return Applied(replace(formula, reads=tuple(reads), body=body), tuple(deep.operands.nodes))
+
+
+def _pays(work: Work, before: Applied, after: Applied) -> bool:
+    """Whether no more operations are done than before, those of operands that are not needed any more included.
+
+    An operand that is read at fewer variables than there are is computed once for many points; it saves nothing.
+    """
+    kept = dict.fromkeys(after.inputs[r.operand] for r in after.formula.reads)
+    everywhere = [v for v, extent in enumerate(before.formula.extents) if extent != 1]
+    gone = [
+        before.inputs[r.operand]
+        for r in before.formula.reads
+        if before.inputs[r.operand] not in kept and all(v in variables_of(r) for v in everywhere)
+    ]
+    gone = [n for n in dict.fromkeys(gone) if is_map(n) and work.is_single(n)]
+    spare = sum(n_operations(n.formula.body) for n in gone)
+    return n_operations(after.formula.body) <= n_operations(before.formula.body) + spare
+
+
+def n_operations(body: Body) -> int:
+    """How many instructions of a body compute something."""
+    return sum(1 for i in body.instrs if i.args)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpSum:
+    """A sum of exponentials whose exponent is not shifted by its maximum: the formula of the exponent."""
+
+    exponent: Applied
+
+
+def exp_sum(work: Work, node: Node) -> ExpSum | None:
+    """What a node is if it is a plain sum of exp(b), b not less its own maximum; the exp may be a node of its own."""
+    if node.kind != "formula" or node.formula.combine != "sum" or not node.formula.is_plain():
+        return None
+    made = Applied(node.formula, node.inputs)
+    if node.formula.body.is_read() is not None:
+        inner = _taken_in(work, made, 0)
+        if inner is None:
+            return None
+        made = inner
+    body = made.formula.body
+    if body.result.op != "exp":
+        return None
+    exponent = Applied(replace(made.formula, body=_up_to(body, body.result.args[0])), made.inputs)
+    return None if _less_maximum(exponent.formula.body, exponent.formula.reads, exponent.inputs) else ExpSum(exponent)
+
+
+def _taken_in(work: Work, made: Applied, number: int) -> Applied | None:
+    """The formula with the elementwise operand of read ``number`` written into its body."""
+    read = made.formula.reads[number]
+    node = made.inputs[read.operand]
+    operands = Operands(made.inputs)
+    if not is_map(node) or node in work.protected or read.guards or node.formula.guards:
+        return None
+    found = moved(read.index, node, operands)
+    if found is None or any(found.table[v] is None for v in node.formula.body.indices()):
+        return None
+    builder = BodyBuilder()
+    reads = list(made.formula.reads)
+    inner = [builder.read(len(reads) + k, operands.nodes[r.operand].dtype) for k, r in enumerate(found.reads)]
+    value = builder.include(node.formula.body, inner, index_scalars(builder, found.table))[-1]
+    values = [value if k == number else None for k in range(len(reads))]
+    body = builder.finish(builder.include(made.formula.body, values)[-1])
+    return Applied(replace(made.formula, reads=(*reads, *found.reads), body=body), tuple(operands.nodes))
+
+
+def _up_to(body: Body, position: int) -> Body:
+    builder = BodyBuilder()
+    return builder.finish(builder.include(body, ())[position])
+
+
+def _less_maximum(body: Body, reads: Sequence[Read], inputs: Sequence[Node]) -> bool:
+    """Whether a body subtracts a maximum at its root, or reads a node that does."""
+    for _ in range(MOST_DEPTH):
+        root = body.result
+        number = body.is_read()
+        if number is None:
+            break
+        node = inputs[reads[number].operand]
+        if not is_map(node):
+            return False
+        body, reads, inputs = node.formula.body, node.formula.reads, node.inputs
+    root = body.result
+    if root.op != "sub":
+        return False
+    shift = body.instrs[root.args[1]]
+    if shift.op != "read" or not isinstance(shift.attr, int):
+        return False
+    node = inputs[reads[shift.attr].operand]
+    while node.kind in ("stop_gradient", "variable") or (is_map(node) and node.formula.body.is_read() is not None):
+        node = node.inputs[0]
+    return node.kind == "formula" and node.formula.combine == "max"
+
+
+def log_of_exp_sum(work: Work, made: Applied) -> Applied | None:
+    """log of a sum of exponentials is a joining of its own, which does not overflow."""
+    body = made.formula.body
+    for instr in body.instrs:
+        source = body.instrs[instr.args[0]] if instr.op == "log" else None
+        if source is None or source.op != "read" or not isinstance(source.attr, int):
+            continue
+        read = made.formula.reads[source.attr]
+        found = exp_sum(work, made.inputs[read.operand])
+        if found is None or read.guards:
+            continue
+        return _replaced(made, instr, lambda b, v, total: total, _joined(work, found), read)
+    return None
+
+
+def _joined(work: Work, found: ExpSum) -> Node:
+    return work.part(Applied(replace(found.exponent.formula, combine="logsumexp"), found.exponent.inputs))
+
+
+def softmax_of_exp_sum(work: Work, made: Applied) -> Applied | None:
+    """exp(b) over the sum of exponentials is exp(b - logsumexp), which does not overflow."""
+    body = made.formula.body
+    for instr in body.instrs:
+        if instr.op != "div" or body.instrs[instr.args[1]].op != "read":
+            continue
+        below = body.instrs[instr.args[1]].attr
+        assert isinstance(below, int)
+        read = made.formula.reads[below]
+        found = exp_sum(work, made.inputs[read.operand]) if not read.guards else None
+        above = body.instrs[instr.args[0]]
+        if found is None:
+            continue
+        if above.op == "read" and isinstance(above.attr, int):
+            source = made.inputs[made.formula.reads[above.attr].operand]
+            if not is_map(source) or source.formula.body.result.op != "exp":
+                continue
+            return _taken_in(work, made, above.attr)  # the exp stands in this body when the rule is tried again
+        if above.op == "exp":
+            return _replaced(made, instr, _exp_less(above.args[0]), _joined(work, found), read)
+    return None
+
+
+def _exp_less(exponent: int) -> Value:
+    return lambda builder, values, total: builder.apply("exp", values[exponent] - total)
+
+
+Value = Callable[[BodyBuilder, Sequence[Scalar], Scalar], Scalar]
+
+
+def _replaced(made: Applied, instr: Instr, value: Value, node: Node, like: Read) -> Applied:
+    """The formula with ``value`` in the place of one instruction; it is given the builder, the values before it and the
+    value of ``node`` at the index of ``like``."""
+    builder = BodyBuilder()
+    values: list[Scalar] = []
+    for old in made.formula.body.instrs:
+        if old == instr:
+            values.append(value(builder, values, builder.read(len(made.formula.reads), node.dtype)))
+        else:
+            values.append(builder.emit(replace(old, args=tuple(values[a].position for a in old.args))))
+    reads = (*made.formula.reads, Read(len(made.inputs), like.index))
+    formula = replace(made.formula, reads=reads, body=builder.finish(values[-1]))
+    return Applied(formula, (*made.inputs, node))
+
+
+ACROSS = TensorRule("across-nodes", "exact", across)
+STABLE_RULES = (
+    TensorRule("log-of-exp-sum", "rounding", log_of_exp_sum),
+    TensorRule("softmax-of-exp-sum", "rounding", softmax_of_exp_sum),
+)
