@@ -22,6 +22,7 @@ from graphc.llvm.text import Value, Writer, const, vector
 
 INLINE_POST = 32  # instructions of all registers; a longer post program is written once, over the tile in memory
 
+LARGE_POINTS = 1 << 20  # elements that only the outermost cache or memory holds
 LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
@@ -156,6 +157,7 @@ class TileWriter(NestWriter):
             sums = self.sum_level(0, env, sides, [start, start_right], begin, rows, vectors)
             self.leave_registers(env, sums, rows, vectors)
             return
+        self.fetch_ahead(env, rows, vectors)
         memory = w.alloca(kind, rows * vectors)
         count = const(I64, self.lanes)
         if env.mask is not None:
@@ -164,6 +166,26 @@ class TileWriter(NestWriter):
         name = self.sums_function(env, sides, begin, rows, vectors)
         w.call(name, "void", [CONTEXT, start, start_right, memory, count])
         self.leave_memory(env, memory, kind, rows, vectors)
+
+    def fetch_ahead(self, env: Env, rows: int, vectors: int) -> None:
+        """Ask for what the post program will read of large arrays, so that it arrives while the sums are made: their
+        rows are far apart, and no hardware foresees the next tile."""
+        w = self.w
+        column, row = self.vector, self.nest.schedule.tile_row
+        points = self.nest.extents[column] * self.nest.extents[row]
+        far = [a for a in self.nest.loads[2:] if a.flat.stride(column) == 1 and a.flat.stride(row) != 0 and not a.data]
+        if not far or (isinstance(points, int) and points * len(far) < LARGE_POINTS):
+            return
+        down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
+        at = env.inner()
+        at.index[row] = w.add(env.index[row], down.index)
+        for access in far:
+            start = w.gep(self.pointers[access.buffer], self.offset(access.flat, at), self.memory(access))
+            for c in range(vectors):
+                address = w.gep(start, const(I64, c * self.lanes), self.memory(access))
+                how = [const("i32", 1), const("i32", 3), const("i32", 1)]  # to be written, to be kept, data
+                w.intrinsic("llvm.prefetch", "void", [address, *how], ["ptr"])
+        w.end_loop(down)
 
     def is_short(self) -> bool:
         """Whether the post program is short enough to be written for every register of the tile."""
