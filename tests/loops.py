@@ -324,6 +324,16 @@ def _cumulative(t: DType) -> Case:
         "sum",
         (Guard("ge", var(1) - var(2)),),
     )
+    for name, extent, guard in (
+        ("late", 14, var(1, -3) - var(2)),
+        ("early", 4, var(1, 6) - var(2)),
+        ("from", 14, var(2, 2) - var(1)),
+        ("upto", 4, var(2, -3) - var(1)),
+    ):
+        other = Formula(
+            (N, extent, 9), plain(2), (N, extent), (Read(0, (var(0), var(2))),), body, "sum", (Guard("ge", guard),)
+        )
+        g.outputs[name] = g.formula(other, (x,))
     g.outputs["times"] = g.formula(times, (x,))
     top = Formula(
         (N, 9, 9), plain(2), (N, 9), (Read(0, (var(0), var(2))),), body, "max", (Guard("ge", var(1) - var(2)),)

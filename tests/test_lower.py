@@ -74,6 +74,14 @@ def test_epilogues_share_the_nest_of_their_product() -> None:
     assert len(stored) == 3, stored
 
 
+def test_cumulative_sums_are_one_pass() -> None:
+    """Each element adds to the sum before it, in both directions, unless the summed value names the element itself."""
+    case = make("cumulative", "float32")
+    nests = {k.nodes: k for k in lower(case.graph).kernels if isinstance(k, Nest)}
+    running = [nest.schedule.running >= 0 for nest in nests.values()]
+    assert running.count(False) == 1 and len(running) == len(case.graph.outputs)
+
+
 def test_nothing_depends_on_the_order_of_sets() -> None:
     """The same graph gives the same program."""
     assert lower(make("dense", "float32").graph) == lower(make("dense", "float32").graph)

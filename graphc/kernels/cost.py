@@ -122,7 +122,7 @@ def _kernel(kernel: Kernel, program: Program) -> KernelCost:
     if not isinstance(kernel, Nest):
         size = program.buffers[kernel.buffer].size
         return KernelCost(kernel.name, kernel.nodes, size, n_bytes, size * _OPERATION_PS + _CALL_PS)
-    points = product(kernel.extents)
+    points = product(tuple(e for v, e in enumerate(kernel.extents) if v != kernel.schedule.running))
     outside = product(kernel.extents[: kernel.n_out])
     inner = _weight(kernel.body.instrs) + (len(kernel.reductions) if kernel.reductions else 0)
     operations = points * inner + outside * _weight(kernel.post.instrs)

@@ -134,6 +134,8 @@ class Schedule:
     ``vectors`` registers of the vector variable; (1, 1) otherwise.
     panel: elements of scratch memory into which a product copies the right operand's columns of one block of tiles, so
     that they lie together; 0 where they are read in place.
+    running: the last output variable where a guard alone ties it to the one reduced variable: each of its points adds
+    to the accumulators what the guard admits anew; else -1.
     """
 
     order: tuple[int, ...]
@@ -141,6 +143,7 @@ class Schedule:
     tile: tuple[int, int] = (1, 1)
     tile_row: int = -1
     panel: SizeLike = 0
+    running: int = -1
 
 
 @dataclass(frozen=True, slots=True)

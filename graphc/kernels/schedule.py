@@ -19,6 +19,13 @@ def schedule(nest: Nest, is_product: bool) -> Nest:
     tiled = _tile(nest) if is_product else None
     if tiled is not None:
         return replace(nest, schedule=tiled)
+    running = _running(nest)
+    if running >= 0:
+        others = [v for v in range(nest.n_out) if v != running]
+        found = [v for v in others if nominal(nest.extents[v]) > 1]
+        best = min(found, key=lambda v: (_cost(nest, v), -v), default=-1)
+        order = tuple(v for v in others if v != best) + ((best,) if best >= 0 else ())
+        return replace(nest, schedule=Schedule((*order, running), best, running=running))
     nest = _merged(nest)
     order = tuple(range(nest.n_out))
     if any(
@@ -32,6 +39,26 @@ def schedule(nest: Nest, is_product: bool) -> Nest:
     if best >= nest.n_out or best < 0:
         return replace(nest, schedule=Schedule(order, best))
     return replace(nest, schedule=Schedule(tuple(v for v in order if v != best) + (best,), best))
+
+
+def _running(nest: Nest) -> int:
+    """The output variable that bounds the one reduced variable by the one guard, which is all that ties them; else -1.
+
+    So each of its points admits what an earlier one did, and perhaps more.
+    """
+    if len(nest.reduced) != 1 or len(nest.guards) != 1 or any(r.combine.startswith("arg") for r in nest.reductions):
+        return -1
+    guard, (summed,) = nest.guards[0], nest.reduced
+    terms = dict(guard.expr.terms)
+    if guard.kind != "ge" or guard.data is not None or len(terms) != 2 or abs(terms.get(summed, 0)) != 1:
+        return -1
+    (variable,) = (v for v in terms if v != summed)
+    if terms[variable] != -terms[summed]:
+        return -1
+    inside = {i.attr for i in nest.body.instrs if i.op == "read"}
+    moved = any(a.moves_with(variable) for k, a in enumerate(nest.loads) if k in inside)
+    named = any(i.op == "index" and i.attr == variable for i in nest.body.instrs)
+    return -1 if moved or named else variable
 
 
 def nominal(size: SizeLike) -> int:

@@ -37,6 +37,8 @@ def _kernel(program: Program, kernel: Kernel, position: int) -> str:
         note = ""
         if v == schedule.vector:
             note = f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
+        elif v == schedule.running:
+            note = "  # running: the accumulators go on from point to point"
         elif v == schedule.tile_row:
             note = f"  # {schedule.tile[0]} rows at once"
         if v == kernel.n_out and kernel.reductions:

@@ -10,6 +10,7 @@ from graphc.graph.sizes import Size, SizeLike
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
 from graphc.llvm.nest import CONTEXT, I64, NestWriter
+from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
@@ -53,7 +54,8 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
     if isinstance(kernel, Nest):
         for size in _sizes(kernel):
             sizes.prepare(size)
-        writer = TileWriter if kernel.schedule.tile_row >= 0 else NestWriter
+        tiled, running = kernel.schedule.tile_row >= 0, kernel.schedule.running >= 0
+        writer = TileWriter if tiled else RunningWriter if running else NestWriter
         writer(w, kernel, program.buffers, locate, sizes).write()
         w.ret()
         module.define(name, "void", [CONTEXT], w, "internal", "noinline")
