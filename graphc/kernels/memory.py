@@ -22,11 +22,29 @@ def place(program: Program) -> Program:
     after.
     """
     born, dies = lives(program)
+    order = sorted(born, key=lambda b: (born[b], b))
+    panels = {k.scratch for k in program.kernels if isinstance(k, Nest)}
     slots: list[SizeLike] = []
+    slot = [-1] * len(program.buffers)
+    # Panels come first and share among themselves alone: not all of a panel is written at every size, and the planned
+    # end of the arena is to be an end that is reached.
+    for group in ([k for k in order if k in panels], [k for k in order if k not in panels]):
+        _share(program, group, born, dies, slot, slots)
+    return replace(program, slot=tuple(slot), slots=tuple(slots))
+
+
+def _share(
+    program: Program,
+    group: Sequence[int],
+    born: Mapping[int, int],
+    dies: Mapping[int, int],
+    slot: list[int],
+    slots: list[SizeLike],
+) -> None:
+    """Gives each buffer of a group, in order of birth, a slot that is free or new: written into ``slot``, ``slots``."""
     free: dict[SizeLike, list[int]] = {}  # the free slots of each size
     busy: list[tuple[int, int]] = []  # last kernel and slot of those in use
-    slot = [-1] * len(program.buffers)
-    for k in sorted(born, key=lambda b: (born[b], b)):
+    for k in group:
         while busy and busy[0][0] < born[k]:
             released = heappop(busy)[1]
             free.setdefault(slots[released], []).append(released)
@@ -43,7 +61,6 @@ def place(program: Program) -> Program:
             if at_most(fitting, size):
                 slots[slot[k]] = size
         heappush(busy, (dies[k], slot[k]))
-    return replace(program, slot=tuple(slot), slots=tuple(slots))
 
 
 def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
