@@ -97,9 +97,9 @@ from graphc.dsl.functions import (
     less,
     less_equal,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     logical_and,
     logical_not,
@@ -155,9 +155,11 @@ from graphc.dsl.functions import (
 from graphc.dsl.show import latex_of as latex
 from graphc.dsl.tensor import Tensor
 from graphc.errors import (
-    DTypeError,
     DefinitionError,
+    DTypeError,
     ExportError,
+    FileAccessError,
+    FileFormatError,
     GraphcError,
     IndexRangeError,
     InputError,
@@ -169,6 +171,7 @@ from graphc.errors import (
     UsageError,
 )
 from graphc.graph.dtypes import boolean, float32, float64, int32, int64
+from graphc.graph.sizes import Size
 from graphc.graph.sym import sym
 from graphc.inspect.explain import explain
 from graphc.pipeline import compile
@@ -192,7 +195,8 @@ __all__ = [
     "sqrt", "square", "squeeze", "subtract", "sum", "take", "tan", "tanh", "tensordot", "trace", "transpose",
     "trunc", "where", "bce_with_logits", "cosine_similarity", "cross_entropy", "hinge", "huber", "kl_div",
     "log_softmax", "mae", "mean", "mse", "nll", "norm", "repeat", "softmax", "stack", "std", "tile", "var",
-    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "explain",
+    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "explain", "latex",
+    "Function", "TrainStep", "Size", "FileAccessError", "FileFormatError",
     "DefinitionError", "DTypeError", "ExportError", "GraphcError", "IndexRangeError", "InputError",
     "InternalError", "NonFiniteError", "NotDifferentiable", "ShapeError", "UnknownNameError", "UsageError",
 ]  # fmt: skip
