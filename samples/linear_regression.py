@@ -23,7 +23,7 @@ step = gc.compile(loss, gc.optim.sgd(lr=0.2))
 for _ in range(300):
     value = step(x=features, t=targets)
 
-exact, *_ = np.linalg.lstsq(np.column_stack([features, np.ones(200)]), targets, rcond=None)
+exact = np.linalg.lstsq(np.column_stack([features, np.ones(200)]), targets, rcond=None)[0]
 print(f"loss {value:.5f}")
 print("gradient descent:", np.append(step.params["w"], step.params["b"]).round(4))
 print("least squares:   ", exact.round(4))

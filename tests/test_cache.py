@@ -44,7 +44,7 @@ def test_an_entry_comes_back_and_runs(entry: Entry, folder: Path, rng: np.random
     assert found == entry
     assert found is not None
     data = handmade.batch(rng, 5)
-    assert handmade.make_step(Compiled(found.layout, found.object_code))(**data)[0] == handmade.make_step()(**data)[0]  # type: ignore[index]
+    assert handmade.make_step(Compiled(found.layout, found.object_code))(**data)[0] == handmade.make_step()(**data)[0]
 
 
 def test_folder_and_entries_are_the_users_own(entry: Entry, folder: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import graphc as gc
 from graphc.dsl.intern import intern
+from graphc.dsl.optim import Optimizer
 from graphc.graph.sizes import evaluate
 from graphc.kernels.layout import slot_offsets
 from graphc.reference import evaluate as reference
@@ -118,12 +119,12 @@ def test_exchanged_states() -> None:
     np.testing.assert_array_equal(step.params["w"], [4, 4, 4])
 
 
-def check_against_reference(loss: gc.Tensor, optimizer: object, values: dict[str, Array], steps: int = 4) -> None:
+def check_against_reference(loss: gc.Tensor, optimizer: Optimizer, values: dict[str, Array], steps: int = 4) -> None:
     """The compiled step's losses and weights against the optimizer's own expressions, evaluated in float64."""
     step = gc.compile(loss, optimizer)
     built = intern({"loss": loss})
     params = [leaf for leaf in built.leaves.values() if leaf.kind == "param"]
-    updates = dict(optimizer(params, gc.grad(loss, params)))  # type: ignore[operator]
+    updates = dict(optimizer(params, gc.grad(loss, params)))
     whole = intern({"loss": loss, **{f"{k}": t for k, t in enumerate([*updates, *updates.values()])}})
     now = {n: np.asarray(v, np.float64) for n, v in values.items()}
     now |= {n: np.array(a, np.float64) for n, a in [*step.params.items(), *step.state.items()] if n != "count"}
@@ -132,7 +133,7 @@ def check_against_reference(loss: gc.Tensor, optimizer: object, values: dict[str
         nodes = [whole.node[t] for t in [loss, *updates.values()]]
         found = reference(whole.graph, now, nodes, dtype64=True, step_count=count)
         got = step(**{n: v.astype(np.float32) for n, v in values.items()})
-        np.testing.assert_allclose(got, found[nodes[0]], rtol=1e-4)
+        np.testing.assert_allclose(got, np.asarray(found[nodes[0]], np.float64), rtol=1e-4)
         for target, node in zip(updates, nodes[1:], strict=True):
             now[target.name] = np.asarray(found[node], np.float64)
     for name in step.params:
@@ -180,5 +181,5 @@ def test_a_long_chain_passes_every_stage() -> None:
     first = step(x=np.ones((3, 4), np.float32))
     print(f"chain of {length}: {time.perf_counter() - started:.1f} s")
     exact = loss.eval(x=np.ones((3, 4), np.float32))
-    np.testing.assert_allclose(first, exact, rtol=1e-3)
+    np.testing.assert_allclose(np.asarray(first), np.asarray(exact, np.float64), rtol=1e-3)
     assert max(body.count("\n") for body in step.show("llvm").split("\ndefine ")) <= 500

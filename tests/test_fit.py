@@ -49,7 +49,7 @@ def test_unshuffled_epochs_are_calls_in_order(
         total, predicted = 0.0, 0.0
         for first in range(0, n_rows, batch_size):
             rows = {name: a[first : first + batch_size] for name, a in data.items()}
-            loss, outputs = other(**rows)  # type: ignore[misc]
+            loss, outputs = other(**rows)
             losses.append(loss)
             weights.append(len(rows["y"]))
             total += loss * weights[-1]
@@ -264,7 +264,7 @@ def test_calls_between_the_chunks_are_served(step: TrainStep, rng: np.random.Gen
     worker = threading.Thread(target=lambda: step.fit(data, epochs=40_000, progress=False))
     worker.start()
     while worker.is_alive() and len(seen) < 1000:
-        seen.append(float(function(**small)))  # type: ignore[arg-type]
+        seen.append(float(function(**small)))
         step(**small)
     worker.join()
     assert len(seen) >= 2 and all(np.isfinite(seen))

@@ -112,9 +112,9 @@ def test_a_function_reads_the_live_weights(step: TrainStep, rng: np.random.Gener
     first = function(**data)
     assert isinstance(first, np.ndarray) and first.shape == ()
     assert float(first) == loss_of(step(**data))
-    assert float(function(**data)) < float(first)  # type: ignore[arg-type]
+    assert float(function(**data)) < float(first)
     step.params["w"] = [1.0, -2.0, 0.5]
-    assert float(function(**data)) < 1e-12  # type: ignore[arg-type]
+    assert float(function(**data)) < 1e-12
 
 
 def test_arena_is_known_before_running(program: Compiled) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from graphc.errors import UnknownNameError, UsageError
 from graphc.graph.sizes import SizeLike
@@ -146,7 +146,7 @@ class Function(_Compiled):
     ) -> None:
         super().__init__(program, compiles, cache_hits, look)
 
-    def __call__(self, /, **inputs: object) -> Array | list[Array] | dict[str, Array]:
+    def __call__(self, /, **inputs: object) -> Any:  # what was compiled decides; no type of Python's says so
         """The results for these inputs: an array, a list or a dict, as compiled."""
         return self._program.run(inputs, _READERS[self._program.layout.results.kind])
 
@@ -187,7 +187,7 @@ class TrainStep(_Compiled):
             own = {"__call__": fast, "__doc__": type(self).__doc__, "__module__": type(self).__module__}
             self.__class__ = type(type(self).__name__, (type(self),), own)
 
-    def __call__(self, /, **inputs: object) -> float | tuple[float, dict[str, Array]]:
+    def __call__(self, /, **inputs: object) -> Any:  # a float, or (float, dict of arrays)
         """Train one step on a batch: the loss before the update, with the further outputs where there are any.
 
         A hyper-parameter may be given beside the inputs, for this call.
