@@ -1,4 +1,4 @@
-"""Handwritten digits: a linear-ReLU-linear-softmax network, trained in one native function and judged on unseen images."""
+"""Handwritten digits: a linear-ReLU-linear-softmax network, trained natively and judged on images it has not seen."""
 
 import os
 
