@@ -7,7 +7,7 @@ what a rule consumed is taken in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,32 +16,11 @@ from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
 from graphc.rewrite.engine import Rewriter, RuleSet
 from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, moved, variables_of
-from graphc.rewrite.patterns import Apply, Const, Num, Pattern
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
 
 MOST_INSTRUCTIONS = 64
 MOST_DEPTH = 5  # nodes on the way from the reader to the deepest body that is looked at
-
-
-@lru_cache(maxsize=64)
-def _links(rules: RuleSet) -> Mapping[tuple[str, str], bool]:
-    """Which primitive may stand under which in a left side, and whether only with a constant operand of its own."""
-    found: dict[tuple[str, str], bool] = {}
-    for group in rules.by_root.values():
-        for rule in group:
-            _collect(rule.left, found)
-    return found
-
-
-def _collect(pattern: Pattern, found: dict[tuple[str, str], bool]) -> None:
-    if not isinstance(pattern, Apply):
-        return
-    for arg in pattern.args:
-        if isinstance(arg, Apply):
-            constant = any(isinstance(a, (Const, Num)) for a in arg.args)
-            found[pattern.op, arg.op] = found.get((pattern.op, arg.op), True) and constant
-        _collect(arg, found)
 
 
 @dataclass(slots=True)
@@ -63,28 +42,31 @@ class Deep:
             self.reads.append(read)
         return self.builder.read(self.reads.index(read), self.operands.nodes[read.operand].dtype)
 
-    def value(self, read: Read, parents: Sequence[str], depth: int) -> Scalar:
-        """The value of a read: its operand's body where a rule may match across, else the read itself."""
+    def value(self, read: Read, parents: Sequence[Parent], beside: Sequence[Read], depth: int) -> Scalar:
+        """The value of a read: its operand's body where a rule may match across, else the read itself. ``beside``: the
+        reads of the body that reads it."""
         node = self.operands.nodes[read.operand]
-        inner = self._inner(read, node, parents) if depth < MOST_DEPTH else None
+        inner = self._inner(read, node, parents, beside) if depth < MOST_DEPTH else None
         if inner is None:
             return self.read(read)
         reads, table = inner
         body = node.formula.body
         above = parents_of(body)
-        values = [self.value(r, above.get(k, ()), depth + 1) for k, r in enumerate(reads)]
+        values = [self.value(r, above[k], reads, depth + 1) for k, r in enumerate(reads)]
         scalar = self.builder.include(body, values, index_scalars(self.builder, table))[-1]
         self.stands.setdefault(scalar.position, read)
         return scalar
 
     def _inner(
-        self, read: Read, node: Node, parents: Sequence[str]
+        self, read: Read, node: Node, parents: Sequence[Parent], beside: Sequence[Read]
     ) -> tuple[tuple[Read, ...], tuple[Affine | None, ...]] | None:
         """The reads and index values of an operand's body at the read's index, where it may be taken in."""
         if not is_map(node) or node in self.work.protected or read.guards or node.formula.guards:
             return None
         body = node.formula.body
-        if self.n_instrs + len(body.instrs) > MOST_INSTRUCTIONS or not _may_match(self.work.scalars, parents, body):
+        if self.n_instrs + len(body.instrs) > MOST_INSTRUCTIONS:
+            return None
+        if not _may_match(self.work.scalars, parents, body, beside, self.operands.nodes):
             return None
         found = moved(read.index, node, self.operands)
         if found is None or any(found.table[v] is None for v in body.indices()):
@@ -93,32 +75,51 @@ class Deep:
         return found.reads, found.table
 
 
-def _may_match(rules: RuleSet, parents: Sequence[str], body: Body) -> bool:
-    links = _links(rules)
-    root = body.result
-    constant = any(body.instrs[a].op == "const" for a in root.args)
-    return any((p, root.op) in links and (constant or not links[p, root.op]) for p in parents)
+Parent = tuple[str, tuple[str, ...], tuple[int, ...]]  # a primitive; beside an operand of it: primitives, and reads
 
 
 @lru_cache(maxsize=16384)
-def parents_of(body: Body) -> Mapping[int, tuple[str, ...]]:
+def parents_of(body: Body) -> tuple[tuple[Parent, ...], ...]:
     """For each read the primitives that it is an operand of."""
-    found: dict[int, dict[str, None]] = {}
+    found: list[dict[Parent, None]] = [{} for _ in range(max(body.reads(), default=-1) + 1)]
     for instr in body.instrs:
-        for a in instr.args:
+        for k, a in enumerate(instr.args):
             source = body.instrs[a]
             if source.op == "read" and isinstance(source.attr, int):
-                found.setdefault(source.attr, {})[instr.op] = None
-    return {k: tuple(ops) for k, ops in found.items()}
+                beside = [body.instrs[other] for at, other in enumerate(instr.args) if at != k]
+                reads = tuple(b.attr for b in beside if b.op == "read" and isinstance(b.attr, int))
+                found[source.attr][instr.op, tuple(b.op for b in beside), reads] = None
+    return tuple(tuple(parents) for parents in found)
+
+
+def _may_match(
+    rules: RuleSet, parents: Sequence[Parent], body: Body, reads: Sequence[Read], inputs: Sequence[Node]
+) -> bool:
+    """Whether a left side may span a parent and the root of an operand's body; ``reads`` are the parent's."""
+    root = body.result
+    for op, beside, others in parents:
+        for constant, wanted in rules.links.get((op, root.op), ()):
+            if constant and not any(body.instrs[a].op == "const" for a in root.args):
+                continue
+            if not wanted or wanted in beside or any(_root(inputs[reads[k].operand]) == wanted for k in others):
+                return True
+    return False
+
+
+def _root(node: Node) -> str:
+    """The primitive at the root of an elementwise node's body."""
+    return node.formula.body.result.op if is_map(node) else ""
 
 
 def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
     formula = made.formula
+    if not any(n.kind == "formula" and n.formula.combine == "none" for n in made.inputs):
+        return None
     above = parents_of(formula.body)
     if not any(
         is_map(made.inputs[r.operand])
-        and _may_match(work.scalars, above.get(k, ()), made.inputs[r.operand].formula.body)
+        and _may_match(work.scalars, above[k], made.inputs[r.operand].formula.body, formula.reads, made.inputs)
         for k, r in enumerate(formula.reads)
     ):
         return None
@@ -126,7 +127,7 @@ def across(work: Work, made: Applied) -> Applied | None:
         return None  # a product of tensors keeps the two factors that a matrix product is made of
     builder = Rewriter(work.scalars.by_root, (), work.scalars.options)
     deep = Deep(work, builder, Operands(made.inputs), n_instrs=len(formula.body.instrs))
-    values = [deep.value(r, above.get(k, ()), 0) for k, r in enumerate(formula.reads)]
+    values = [deep.value(r, above[k], formula.reads, 0) for k, r in enumerate(formula.reads)]
     inside = len(builder.firings)
     result = builder.include(formula.body, values)[-1]
     fired = builder.firings[inside:]

@@ -8,7 +8,7 @@ reaches the fixed point. It ends because every rule makes ``patterns.measure`` s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -195,6 +195,7 @@ class Rewriter(PlainBuilder):
         self._reads = reads
         self._normal: dict[Instr, int] = {}
         self._ranges: list[Range] = []
+        self._firsts: list[int] = []
 
     def emit(self, instr: Instr) -> Scalar:
         """The value of ``instr`` in normal form."""
@@ -264,20 +265,25 @@ class Rewriter(PlainBuilder):
         return result
 
     def _ordered(self, instr: Instr) -> Instr:
-        """Operands of a commutative primitive in one order: reads by number, then operations as they stand; a constant
-        factor is first, a constant term last. (Two operations keep their order: writing them again changes nothing.)
+        """Operands of a commutative primitive in one order: by the first read that each depends on; a constant factor
+        is first, a constant term last. (Where that does not decide they stay: writing them again changes nothing.)
         """
         if instr.op not in _REORDERED:
             return instr
-        constant = 0 if instr.op == "mul" else 3
+        constant = -1 if instr.op == "mul" else _NO_READ + 1
 
-        def key(position: int) -> tuple[int, int]:
-            source = self.instrs[position]
-            if source.op == "const":
-                return (constant, 0)
-            return (1, source.attr) if source.op == "read" and isinstance(source.attr, int) else (2, 0)
+        def key(position: int) -> int:
+            return constant if self.instrs[position].op == "const" else self._first_read(position)
 
-        return replace(instr, args=tuple(sorted(instr.args, key=key)))
+        first, second = instr.args
+        return instr if key(first) <= key(second) else replace(instr, args=(second, first))
+
+    def _first_read(self, position: int) -> int:
+        while len(self._firsts) <= position:
+            instr = self.instrs[len(self._firsts)]
+            own = instr.attr if instr.op == "read" and isinstance(instr.attr, int) else _NO_READ
+            self._firsts.append(min([own, *(self._firsts[a] for a in instr.args)]))
+        return self._firsts[position]
 
     def _match_args(self, pattern: Apply, instr: Instr, binding: dict[str, int]) -> dict[str, int] | None:
         """The binding under which the operands of ``instr`` are those of ``pattern``."""
@@ -339,6 +345,8 @@ class Options:
     labels: tuple[str, ...] = LABELS
     assume_finite: bool = False
 
+
+_NO_READ = 10**9
 
 # NumPy's maximum of 0.0 and -0.0 is its second operand, so that one is not turned round.
 _REORDERED = COMMUTATIVE - {"maximum", "minimum"}
@@ -422,11 +430,15 @@ def _cut(instrs: Sequence[Instr], root: Instr) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Rules of several tables by the primitive at the root of their left side. Made by ``rule_set``."""
+    """Rules of several tables by the primitive at the root of their left side. Made by ``rule_set``.
 
-    tables: tuple[Table, ...]
+    links: under (outer, inner) primitives of a left side what else each demands: whether the inner one has a constant
+    operand, and what stands beside it under the outer one (a primitive, ``const``, or empty for anything).
+    """
+
     options: Options
-    by_root: Mapping[str, tuple[Rule, ...]] = field(compare=False, hash=False)
+    by_root: Mapping[str, tuple[Rule, ...]]
+    links: Mapping[tuple[str, str], tuple[tuple[bool, str], ...]]
 
 
 @lru_cache(maxsize=256)
@@ -437,7 +449,28 @@ def rule_set(tables: tuple[Table, ...], options: Options) -> RuleSet:
         for rule in each.only(options.labels).rules:
             assert isinstance(rule.left, Apply)
             found.setdefault(rule.left.op, []).append(rule)
-    return RuleSet(tables, options, {op: tuple(rules) for op, rules in found.items()})
+    links: dict[tuple[str, str], dict[tuple[bool, str], None]] = {}
+    for rules in found.values():
+        for rule in rules:
+            _link(rule.left, links)
+    kept = {pair: tuple(demands) for pair, demands in links.items()}
+    return RuleSet(options, {op: tuple(rules) for op, rules in found.items()}, kept)
+
+
+def _link(pattern: Pattern, links: dict[tuple[str, str], dict[tuple[bool, str], None]]) -> None:
+    if not isinstance(pattern, Apply):
+        return
+    for k, arg in enumerate(pattern.args):
+        if isinstance(arg, Apply):
+            constant = any(isinstance(a, (Const, Num)) for a in arg.args)
+            beside = [_kind(a) for at, a in enumerate(pattern.args) if at != k]
+            links.setdefault((pattern.op, arg.op), {})[constant, max(beside, default="")] = None
+        _link(arg, links)
+
+
+def _kind(pattern: Pattern) -> str:
+    """A pattern's primitive, ``const``, or empty for a variable."""
+    return pattern.op if isinstance(pattern, Apply) else "" if isinstance(pattern, Var) else "const"
 
 
 def normalise(body: Body, rules: RuleSet, reads: tuple[Range, ...] = ()) -> Normal:

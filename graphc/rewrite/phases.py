@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Graph, Node, copy_node, rebuild, users
 from graphc.rewrite.across import ACROSS, STABLE_RULES
-from graphc.rewrite.engine import Options, Table, rule_set
+from graphc.rewrite.engine import Options, RuleSet, Table, rule_set
 from graphc.rewrite.products import PRODUCT_RULES
 from graphc.rewrite.ranges import Range
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
@@ -77,13 +77,18 @@ def run(
     log: list[Firing] = []
     live = graph.live()
     current: dict[Node, Node] = {node: node for node in live}
+    before: tuple[RuleSet, list[TensorRule]] | None = None
     for phase in phases:
         scalars = rule_set(phase.tables, options)
         rules = [rule for rule in phase.rules if rule.label in labels]
+        if before is not None and before[0].by_root == scalars.by_root and before[1] == rules:
+            continue  # without fast_math a phase may add nothing to the one before it
+        commute = before is None
+        before = (scalars, rules)
         settled: dict[tuple[Formula, tuple[Range, ...]], Settled] = {}
         dirty: dict[Node, None] | None = None
         for _ in range(MOST_PASSES):
-            work = Work(graph, phase.name, scalars, rules, settled, log)
+            work = Work(graph, phase.name, scalars, rules, settled, log, commute)
             guarded = {current[node]: None for node in current if node in protect}
             fired = len(log)
             work.run(guarded, dirty)

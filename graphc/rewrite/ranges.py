@@ -169,3 +169,17 @@ def of_type(dtype: DType) -> Range:
 def joined(a: Range, b: Range) -> Range:
     """The range of a value that is one or the other."""
     return Range(min(a.low, b.low), max(a.high, b.high), a.nan or b.nan)
+
+
+_ENDS = (-math.inf, -(2.0**63), -(2.0**31), -1e6, -1.0, 0.0, 1.0, 1e6, 2.0**31, 2.0**63, math.inf)
+
+
+def coarse(found: Range) -> Range:
+    """A range that holds ``found``, one of a few, so that what is known of many nodes is said once.
+
+    >>> coarse(Range(0.2, 0.9, False))
+    Range(low=0.0, high=1.0, nan=False)
+    """
+    low = max(e for e in _ENDS if e <= found.low)
+    high = min(e for e in _ENDS if e >= found.high)
+    return ANYTHING if (low, high, found.nan) == (-math.inf, math.inf, True) else Range(low, high, found.nan)

@@ -82,6 +82,8 @@ def single_value(node: Node) -> float | int | bool | None:
 
 def const_into_body(work: Work, made: Applied) -> Applied | None:
     """A read of a constant whose elements are one number is that number."""
+    if not any(node.kind == "const" for node in made.inputs):
+        return None
     values: list[float | int | bool | None] = [None] * len(made.formula.reads)
     for k, read in enumerate(made.formula.reads):
         if not read.guards and all(isinstance(i, Affine) for i in read.index):
@@ -99,6 +101,8 @@ def const_into_body(work: Work, made: Applied) -> Applied | None:
 
 def ground_into_body(work: Work, made: Applied) -> Applied | None:
     """A read of a node that is made of constants, sizes and index values alone is its body at that index."""
+    if not any(is_ground(node) for node in made.inputs):
+        return None
     builder = BodyBuilder()
     table: list[Scalar | None] = [None] * len(made.formula.reads)
     for k, read in enumerate(made.formula.reads):

@@ -20,9 +20,9 @@ from graphc.graph.sizes import SizeLike
 from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, normalise, rule_set
 from graphc.rewrite.formulas import Applied, compacted, tidied, with_reads_in_order
 from graphc.rewrite.patterns import COMMUTATIVE
-from graphc.rewrite.ranges import ANYTHING, Range, joined, of_type, range_of_body
+from graphc.rewrite.ranges import ANYTHING, Range, coarse, joined, of_type, range_of_body
 
-MOST_ORIGINS = 24  # of the nodes that a rule takes into one; a chain of 50,000 would otherwise cost the square of it
+MOST_ORIGINS = 24  # of a node that takes others in; a chain of 50,000 would otherwise cost the square of its length
 MOST_FIRINGS = 64  # of tensor rules at one node in one pass; the next pass goes on
 
 
@@ -93,9 +93,12 @@ class Settled:
 
 @dataclass(slots=True)
 class Work:
-    """A pass. source: the graph before; graph: the one being made; new: old node -> new; uses: how often a new node is
-    read, counted in the graph before; protected: new nodes that stay what they are; settled: what is known of formulas;
-    touched: new nodes at which something fired; stands_for: new node -> the first old one.
+    """A pass.
+
+    source: the graph before; graph: the one being made; new: old node -> new; uses: how often a new node is read,
+    counted in the graph before; protected: new nodes that stay what they are; settled: what is known of formulas;
+    commute: whether nodes that differ in the order of commutative operands alone are looked for; touched: new nodes at
+    which something fired; stands_for: new node -> the first old one.
     """
 
     source: Graph
@@ -104,6 +107,7 @@ class Work:
     rules: Sequence[TensorRule]
     settled: dict[tuple[Formula, tuple[Range, ...]], Settled]
     log: list[Firing]
+    commute: bool
     graph: Graph = field(default_factory=Graph)
     new: dict[Node, Node] = field(default_factory=dict)
     uses: dict[Node, int] = field(default_factory=dict)
@@ -177,14 +181,20 @@ class Work:
 
     def _absorb(self, rule: str, before: Applied, after: Applied | Node) -> None:
         """Operands that a rule took in leave their origins to the node, as places without a name of their own."""
-        kept = after.inputs if isinstance(after, Applied) else (after, *after.inputs)
+        if isinstance(after, Applied):
+            kept = dict.fromkeys(after.inputs[k] for k in compacted(after.formula)[1])
+        else:
+            kept = dict.fromkeys((after, *after.inputs))
         found = list(self._origins)
-        for node in before.inputs:
-            if node in kept or node.kind != "formula" or self.uses.get(node, 0) > 1:
+        stack = [n for n in reversed(before.inputs) if n not in kept]
+        while stack and len(found) < MOST_ORIGINS:
+            node = stack.pop()
+            if node.kind != "formula" or self.uses.get(node, 0) > 1:
                 continue
-            for o in self.graph.origins.get(node, ())[:MOST_ORIGINS]:
+            stack += [n for n in reversed(node.inputs) if n not in kept]
+            for o in self.graph.origins.get(node, ()):
                 absorbed = Origin(site=o.site, rule=o.rule or f"{rule}: {o.name or o.op or o.note}")
-                if len(found) < MOST_ORIGINS and absorbed not in found:
+                if absorbed not in found:
                     found.append(absorbed)
         self._origins = tuple(found)
 
@@ -208,6 +218,8 @@ class Work:
 
     def _known_reads(self, made: Applied) -> tuple[Range, ...]:
         """The ranges of the reads; none where nothing is known of any."""
+        if all(self.range_of(n) is ANYTHING for n in made.inputs):
+            return ()
         found = []
         for read in made.formula.reads:
             own = self.range_of(made.inputs[read.operand])
@@ -229,7 +241,8 @@ class Work:
             if missing:
                 stack += missing
             else:
-                self.ranges[stack.pop()] = self._range(last)
+                found = self._range(last)
+                self.ranges[stack.pop()] = coarse(found)
         return self.ranges[node]
 
     def _range(self, node: Node) -> Range:
@@ -243,8 +256,8 @@ class Work:
         if node.kind != "formula":
             return of_type(node.dtype)
         formula = node.formula
-        made = Applied(formula, node.inputs)
-        body = range_of_body(formula.body, self._known_reads(made))
+        known = self._known_reads(Applied(formula, node.inputs))
+        body = range_of_body(formula.body, known) if known else _range_of_body(formula.body)
         zero = Range(0.0, 0.0, False)
         if formula.combine == "none":
             return joined(body, zero) if formula.guards else body
@@ -257,7 +270,7 @@ class Work:
     def _interned(self, made: Applied) -> Node:
         """The node of a formula; the standing one where that differs in the order of commutative operands alone."""
         node = self.graph.formula(made.formula, made.inputs, ())
-        if not _may_commute(made.formula):
+        if not self.commute or not _may_commute(made.formula):
             return node
         place = [made.inputs[r.operand].number for r in made.formula.reads]
         formula, kept = _in_order(made.formula, tuple(sorted(range(len(place)), key=place.__getitem__)))
@@ -320,6 +333,11 @@ def _in_order(formula: Formula, order: tuple[int, ...]) -> tuple[Formula, tuple[
     """The formula with its reads in that order and its commutative operands in the order of its reads; its operands."""
     turned = with_reads_in_order(formula, order)
     return compacted(replace(turned, body=normalise(turned.body, _IN_ORDER).body))
+
+
+@lru_cache(maxsize=16384)
+def _range_of_body(body: Body) -> Range:
+    return range_of_body(body, ())
 
 
 @lru_cache(maxsize=16384)
