@@ -379,13 +379,15 @@ def random_tensor(rng: np.random.Generator) -> Tensor:
     unary: list[Callable[[Tensor], Tensor]] = [
         gc.tanh, gc.exp, gc.sigmoid, gc.softplus, gc.abs, gc.square, lambda t: -t, lambda t: t * 2.0, lambda t: 1 + t,
         lambda t: t / 3, lambda t: gc.log(1 + gc.exp(t)), lambda t: gc.sqrt(t * t), lambda t: t**2,
-        lambda t: 0.5 / (2 + t * t), lambda t: gc.flip(t, 0), lambda t: gc.sum(t), lambda t: gc.mean(t * t), lambda t: gc.logsumexp(t),
+        lambda t: 0.5 / (2 + t * t), lambda t: gc.flip(t, 0), lambda t: gc.sum(t), lambda t: gc.mean(t * t),
+        lambda t: gc.logsumexp(t),
     ]  # fmt: skip
     square: list[Callable[[Tensor], Tensor]] = [
         lambda t: gc.sum(t, axis=1), lambda t: gc.max(t, axis=1), lambda t: gc.softmax(t, axis=1),
         lambda t: gc.log_softmax(t, axis=-1), lambda t: t[:, ::-1], lambda t: gc.roll(t, 1, axis=1),
         lambda t: gc.concat([t[:, 1:], t[:, :1]], axis=1), lambda t: t @ pool[2],
-        lambda t: t * pool[3][:, None] if t.shape[0] == N else t.T, lambda t: gc.pad(t, ((0, 0), (1, 1)))[:, :4], lambda t: gc.cumsum(t, axis=1),
+        lambda t: t * pool[3][:, None] if t.shape[0] == N else t.T,
+        lambda t: gc.pad(t, ((0, 0), (1, 1)))[:, :4], lambda t: gc.cumsum(t, axis=1),
     ]  # fmt: skip
     for _ in range(12):
         a = pool[int(rng.integers(0, len(pool)))]
