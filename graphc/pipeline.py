@@ -18,12 +18,23 @@ import numpy as np
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.handle import Leaf
+from graphc.dsl.handle import Leaf, located
 from graphc.dsl.init import initial
-from graphc.dsl.intern import Interned, intern
+from graphc.dsl.intern import intern
 from graphc.dsl.show import solved
+from graphc.dsl.targets import (
+    Optimizer,
+    check_loss,
+    check_seed,
+    check_threads,
+    check_update,
+    optimizer_updates,
+    outputs_of,
+    tensors,
+    trained,
+)
 from graphc.dsl.tensor import Tensor
-from graphc.errors import DefinitionError, NotDifferentiable, ShapeError, UsageError
+from graphc.errors import DefinitionError, GraphcError, InternalError, NotDifferentiable, UsageError
 from graphc.graph.dtypes import int64
 from graphc.graph.formula import Formula, Read
 from graphc.graph.graph import NAMED, Array, Graph, Node, Origin, copy_node, reachable, rebuild
@@ -58,7 +69,6 @@ LOSS = "loss"
 STAGES = (
     "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels", "memory", "llvm", "asm"
 )  # fmt: skip
-Optimizer = Callable[[list[Tensor], list[Tensor]], Mapping[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +123,12 @@ def gradient_name(parameter: str) -> str:
     return f"gradient of {parameter}"
 
 
-def declare_function(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor], *, shared: bool = False) -> Declared:
-    """The graph of a plain function. shared: whether parameters and states are a step's own, not arguments."""
-    outputs, kind = _outputs(target)
+def declare_function(target: object, *, what: str = "compile", shared: bool = False) -> Declared:
+    """The graph of a plain function. shared: whether parameters and states are a step's own, not arguments.
+
+    what: the caller's name in messages.
+    """
+    outputs, kind = outputs_of(what, target)
     interned = intern(outputs)
     graph = interned.graph
     graph.updates = {}
@@ -134,22 +147,24 @@ def declare_step(
     train: Sequence[Tensor] | None,
 ) -> Declared:
     """The graph of a training step: loss, further outputs, and updates over leaves that stand for the gradients."""
-    if loss.shape != () or loss.dtype.kind != "f":
-        raise NotDifferentiable(f"compile: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar")
-    named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in outputs.items()}}
+    further = tensors("compile: outputs", outputs)
+    named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in further.items()}}
     first = intern(named)
-    params = _trained(first, train)
+    params = trained(first.leaves, train)
     for name, p in params.items():
         p.label = p.label or name  # a layer's parameter has its name from here on, and its slots theirs
     gradients = [Tensor("input", (), Leaf(gradient_name(name)), p.dtype, p.shape) for name, p in params.items()]
-    changes = dict(optimizer(list(params.values()), gradients))
+    changes = optimizer_updates(optimizer, list(params.values()), gradients)
+    if not isinstance(updates, Mapping):
+        raise UsageError(f"compile: updates: {type(updates).__name__} given; needs a dict of new values")
     for target, value in updates.items():
+        check_update(target, value)
         if target in changes:
             raise DefinitionError(f"compile: two updates for {target.name} given, one by the optimizer")
         changes[target] = value
     everything: dict[str, Tensor] = dict(named)
     for number, (target, value) in enumerate(changes.items()):
-        _check_update(target, value)
+        check_update(target, value)
         everything[f"target {number}"] = target
         everything[f"value {number}"] = value
     interned = intern(everything)
@@ -163,51 +178,6 @@ def declare_step(
     results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs))
     graph = _with_training(graph, True)
     return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS])
-
-
-def _outputs(target: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    if isinstance(target, Tensor):
-        return {"output": target}, "tensor"
-    if isinstance(target, Mapping):
-        found, kind = dict(target), "dict"
-    elif isinstance(target, (list, tuple)):
-        found, kind = {f"output {k}": tensor for k, tensor in enumerate(target)}, "list"
-    else:
-        raise UsageError(f"compile: {type(target).__name__} given; needs a tensor, a list or a dict of tensors")
-    for name, tensor in found.items():
-        if not isinstance(tensor, Tensor):
-            raise UsageError(f"compile: {type(tensor).__name__} given for {name}; needs a tensor")
-    if not found:
-        raise UsageError("compile: nothing to compute given; needs at least one tensor")
-    return found, kind
-
-
-def _trained(interned: Interned, train: Sequence[Tensor] | None) -> dict[str, Tensor]:
-    """The parameters to train, in graph order."""
-    params = {name: t for name, t in interned.leaves.items() if t.kind == "param"}
-    if train is not None:
-        for tensor in train:
-            if not isinstance(tensor, Tensor) or tensor.kind != "param":
-                raise DefinitionError(
-                    "compile: train= holds something that is no parameter; needs a list of gc.param tensors"
-                )
-            if tensor not in params.values():
-                raise NotDifferentiable(f"compile: the loss does not depend on {tensor.name}")
-        params = {name: t for name, t in params.items() if any(t is wanted for wanted in train)}
-    if not params:
-        raise NotDifferentiable("compile: the loss depends on no parameter; nothing to train")
-    return params
-
-
-def _check_update(target: Tensor, value: Tensor) -> None:
-    if target.kind not in ("param", "state"):
-        raise DefinitionError(
-            f"compile: an update of {target.name or 'an expression'} given; needs a parameter or a state"
-        )
-    if target.shape != value.shape or target.dtype != value.dtype:
-        raise ShapeError(
-            f"compile: the update of {target.name} has {value.dtype} {value.shape}; needs {target.dtype} {target.shape}"
-        )
 
 
 def _count_steps(graph: Graph) -> None:
@@ -274,7 +244,7 @@ def derive(declared: Declared) -> tuple[Graph, Backward | None, Graph]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without garbage collection meanwhile: graphs hold no cycles, and searching them for some takes a third of the time."""
+    """Without garbage collection meanwhile: graphs hold no cycles, and looking for some takes a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -361,7 +331,8 @@ def _check_dims(program: Program) -> None:
     for name in program.dims:
         if not any(name in dims_of(parse_size(size)) for size in sorted(given)):
             raise DefinitionError(
-                f"compile: nothing given at a call has a size {name}; needs an input with it among those that the result reads"
+                f"compile: nothing given at a call has a size {name}; "
+                "needs an input with it among those that the result reads"
             )
 
 
@@ -433,27 +404,48 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     >>> gc.compile(gc.sum(x * x))(x=[1.0, 2.0, 3.0])
     array(14., dtype=float32)
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise UsageError(f"compile: threads={threads!r} given; needs a number of at least 1, or None")
-    options = Options(fast_math, assume_finite, debug, cache)
-    if optimizer is None:
+    try:
+        check_threads(threads)
+        check_seed(seed)
+        options = Options(fast_math, assume_finite, debug, cache)
+        if optimizer is not None:
+            return compiled_step(check_loss(target), optimizer, outputs or {}, updates or {}, train, seed, options)
         if outputs or updates or train is not None:
             raise UsageError(
                 "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
             )
-        declared = declare_function(target)
-        compiled, hit = compiled_program(declared, options)
-        loaded = Loaded(compiled, host(), None, name="function", debug=debug)
-        return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
-    if not isinstance(target, Tensor):
-        raise UsageError(f"compile: {type(target).__name__} given with an optimizer; needs one scalar loss")
-    declared = declare_step(target, optimizer, outputs or {}, updates or {}, train)
+        return compiled_function(target, options)
+    except InternalError:
+        raise
+    except GraphcError as error:
+        raise located(error) from None
+
+
+def compiled_function(target: object, options: Options) -> Function:
+    """A plain function of a tensor, or of a list or dict of them."""
+    declared = declare_function(target)
+    compiled, hit = compiled_program(declared, options)
+    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug)
+    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
+
+
+def compiled_step(
+    loss: Tensor,
+    optimizer: Optimizer,
+    outputs: Mapping[str, Tensor],
+    updates: Mapping[Tensor, Tensor],
+    train: Sequence[Tensor] | None,
+    seed: int,
+    options: Options,
+) -> TrainStep:
+    """A training step with initial weights."""
+    declared = declare_step(loss, optimizer, outputs, updates, train)
     compiled, hit = compiled_program(declared, options)
     store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
-    loaded = Loaded(compiled, host(), store, name="step", debug=debug)
+    loaded = Loaded(compiled, host(), store, name="step", debug=options.debug)
     tools = Tools(
         function=lambda wanted: shared_function(wanted, store, options),
-        forward=lambda: shared_function({LOSS: target}, store, options),
+        forward=lambda: shared_function({LOSS: loss}, store, options),
     )
     look = look_into(declared, options)
     return TrainStep(loaded, tools, seed=seed, compiles=0 if hit else 1, cache_hits=int(hit), look=look)
@@ -491,12 +483,13 @@ def initial_values(declared: Declared, layout: Layout, seed: int) -> dict[str, A
 
 def shared_function(wanted: object, store: Store, options: Options) -> Function:
     """A forward-only function on a step's live weights."""
-    if not isinstance(wanted, (Tensor, Mapping, list, tuple)):
-        raise UsageError(f"step.function: {type(wanted).__name__} given; needs a tensor, a list or a dict of tensors")
-    declared = declare_function(wanted, shared=True)
-    for node in declared.graph.nodes:
-        if node.kind in ("param", "state") and str(node.attr) not in store.names():
-            raise DefinitionError(f"step.function: {node.attr} is no parameter or state of this step")
+    try:
+        declared = declare_function(wanted, what="step.function", shared=True)
+        for node in declared.graph.nodes:
+            if node.kind in ("param", "state") and str(node.attr) not in store.names():
+                raise DefinitionError(f"step.function: {node.attr} given, no parameter or state of this step")
+    except GraphcError as error:
+        raise located(error) from None
     compiled, hit = compiled_program(declared, options)
     loaded = Loaded(compiled, host(), store, name="function", debug=options.debug)
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))

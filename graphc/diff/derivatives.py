@@ -38,7 +38,8 @@ def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise")
     >>> gc.grad(gc.sum(x * x), x).eval(x=[1.0, 2.0, 3.0])
     array([2., 4., 6.], dtype=float32)
     """
-    wanted = [wrt] if isinstance(wrt, Tensor) else list(wrt)
+    wanted = _list("grad", wrt)
+    _check_float("grad", loss)
     if loss.shape != ():
         fail(
             NotDifferentiable(
@@ -60,12 +61,12 @@ def vjp(
 
     Raises: ShapeError where a cotangent has another shape than its output; NotDifferentiable as ``grad``.
     """
-    outs, given = _list(outputs), _list(cotangents)
+    outs, given = _list("vjp", outputs), _list("vjp", cotangents)
     if len(outs) != len(given):
         fail(ShapeError(f"vjp: {len(given)} cotangents for {len(outs)} outputs given; needs one each"))
     for out, ct in zip(outs, given, strict=True):
         _same_shape("vjp", "cotangent", out, ct)
-    return vjp_of("vjp", outs, _list(inputs), given, unused)
+    return vjp_of("vjp", outs, _list("vjp", inputs), given, unused)
 
 
 def jvp(
@@ -75,7 +76,7 @@ def jvp(
 
     Raises: ShapeError where a tangent has another shape than its input; NotDifferentiable for what is not floating.
     """
-    outs, wanted, given = _list(outputs), _list(inputs), _list(tangents)
+    outs, wanted, given = _list("jvp", outputs), _list("jvp", inputs), _list("jvp", tangents)
     if len(wanted) != len(given):
         fail(ShapeError(f"jvp: {len(given)} tangents for {len(wanted)} inputs given; needs one each"))
     for tensor, tangent in zip(wanted, given, strict=True):
@@ -183,8 +184,14 @@ def _outputs(tensors: list[Tensor]) -> dict[str, Tensor]:
     return {f"{k}": tensor for k, tensor in enumerate(tensors)}
 
 
-def _list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else list(value)
+def _list(what: str, value: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    given: Sequence[object] = value if isinstance(value, (list, tuple)) else [value]
+    found: list[Tensor] = []
+    for tensor in given:
+        if not isinstance(tensor, Tensor):
+            fail(UsageError(f"{what}: {type(tensor).__name__} given; needs tensors"))
+        found.append(tensor)
+    return found
 
 
 def _check_float(what: str, tensor: Tensor) -> None:

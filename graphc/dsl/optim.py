@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from graphc.dsl.declare import hyper, state, step_count
 from graphc.dsl.functions import expm1, maximum, minimum, sign, sqrt, sum
 from graphc.dsl.tensor import Tensor, fail
-from graphc.errors import DefinitionError
+from graphc.errors import DefinitionError, DTypeError
+from graphc.ops.record import text
 
 Updates = Mapping[Tensor, Tensor]
 Optimizer = Callable[[list[Tensor], list[Tensor]], Updates]
@@ -28,6 +31,7 @@ def sgd(lr: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_d
 
     Raises: DefinitionError for nesterov without momentum, or a number out of range.
     """
+    _check_rate("sgd", lr)
     _range("sgd", "momentum", momentum, 0.0, 1.0)
     _range("sgd", "weight_decay", weight_decay, 0.0, math.inf)
     if nesterov and not momentum:
@@ -61,6 +65,7 @@ def nesterov(lr: Rate = 0.01, momentum: float = 0.9, weight_decay: float = 0.0) 
 
 def adagrad(lr: Rate = 0.01, eps: float = 1e-10) -> Optimizer:
     """``a += g²``, ``w -= lr * g / (sqrt(a) + eps)``. Source: Duchi, Hazan and Singer 2011, figure 1."""
+    _check_rate("adagrad", lr)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
         rate = _rate(lr)
@@ -78,6 +83,7 @@ def rmsprop(lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
     """``a = alpha a + (1 - alpha) g²``, ``w -= lr * g / (sqrt(a) + eps)``. Source: Tieleman and Hinton 2012, lecture
     6.5.
     """
+    _check_rate("rmsprop", lr)
     _range("rmsprop", "alpha", alpha, 0.0, 1.0)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
@@ -100,6 +106,7 @@ def adam(
 
     weight_decay: adds ``weight_decay * w`` to the gradient; ``adamw`` keeps it apart.
     """
+    _check_rate("adam", lr)
     return _adam("adam", lr, beta1, beta2, eps, weight_decay, False)
 
 
@@ -107,6 +114,7 @@ def adamw(
     lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
 ) -> Optimizer:
     """Adam with ``w *= 1 - lr * weight_decay`` first. Source: Loshchilov and Hutter 2019, algorithm 2."""
+    _check_rate("adamw", lr)
     return _adam("adamw", lr, beta1, beta2, eps, weight_decay, True)
 
 
@@ -135,6 +143,7 @@ def _adam(name: str, lr: Rate, beta1: float, beta2: float, eps: float, decay: fl
 
 def lion(lr: Rate = 1e-4, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0) -> Optimizer:
     """``w -= lr * (sign(beta1 m + (1 - beta1) g) + weight_decay * w)``. Source: Chen et al. 2023, program 1."""
+    _check_rate("lion", lr)
     _range("lion", "beta1", beta1, 0.0, 1.0)
     _range("lion", "beta2", beta2, 0.0, 1.0)
 
@@ -155,7 +164,7 @@ def clip_by_global_norm(optimizer: Optimizer, max_norm: float) -> Optimizer:
 
     Source: Pascanu, Mikolov and Bengio 2013, algorithm 1. Raises DefinitionError unless max_norm > 0.
     """
-    if not max_norm > 0:
+    if not _is_number(max_norm) or not max_norm > 0:
         fail(DefinitionError(f"optim.clip_by_global_norm: max_norm {max_norm} given; needs a number above 0"))
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
@@ -172,13 +181,23 @@ def clip_by_value(optimizer: Optimizer, limit: float) -> Optimizer:
     """``optimizer`` on gradients with every element cut to ``-limit .. limit``. Raises DefinitionError unless limit >
     0.
     """
-    if not limit > 0:
+    if not _is_number(limit) or not limit > 0:
         fail(DefinitionError(f"optim.clip_by_value: limit {limit} given; needs a number above 0"))
     return lambda params, grads: optimizer(params, [minimum(maximum(g, -limit), limit) for g in grads])
 
 
+def _check_rate(optimizer: str, lr: object) -> None:
+    if not _is_number(lr) and not (isinstance(lr, Tensor) and lr.shape == () and lr.dtype.kind == "f"):
+        given = f"{lr.dtype}{text(lr.shape)}" if isinstance(lr, Tensor) else type(lr).__name__
+        fail(DTypeError(f"optim.{optimizer}: lr of type {given} given; needs a number or a floating scalar"))
+
+
 def _rate(lr: Rate) -> Tensor:
     return lr if isinstance(lr, Tensor) else hyper("lr", lr)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _slot(optimizer: str, name: str, w: Tensor) -> Tensor:
@@ -186,5 +205,7 @@ def _slot(optimizer: str, name: str, w: Tensor) -> Tensor:
 
 
 def _range(optimizer: str, name: str, value: float, low: float, high: float) -> None:
+    if not _is_number(value):
+        fail(DTypeError(f"optim.{optimizer}: {name} of type {type(value).__name__} given; needs a number"))
     if not low <= value <= high:
         fail(DefinitionError(f"optim.{optimizer}: {name} {value} given; needs {low} <= {name} <= {high}"))

@@ -17,10 +17,11 @@ from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, Row, Term, backward, local_derivatives
 from graphc.dsl.build import build
 from graphc.dsl.tensor import Tensor, fail, given_values
-from graphc.errors import NotDifferentiable
+from graphc.errors import NotDifferentiable, UsageError
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Array, ConstValue, Graph, Node
 from graphc.graph.show import formula_text, type_text
+from graphc.ops.record import text
 from graphc.reference import evaluate
 from graphc.rewrite.phases import PHASES, Rewritten, run
 from graphc.rewrite.solve import solve
@@ -79,8 +80,10 @@ def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Expl
     >>> print(gc.explain(gc.sum(x * y)).rows[-1].terms[0].product)
     d_x = d_multiply[i] * y[i]
     """
+    if not isinstance(loss, Tensor):
+        fail(UsageError(f"explain: {type(loss).__name__} given; needs a scalar loss"))
     if loss.shape != () or loss.dtype.kind != "f":
-        fail(NotDifferentiable(f"explain: a loss of {loss.dtype} {loss.shape} given; needs a floating scalar"))
+        fail(NotDifferentiable(f"explain: a loss of {loss.dtype} {text(loss.shape)} given; needs a floating scalar"))
     built = build({"loss": loss})
     graph, node = built.graph, built.node[loss]
     wanted = [

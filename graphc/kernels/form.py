@@ -21,7 +21,7 @@ from graphc.graph.dtypes import DType
 from graphc.graph.formula import Affine, Guard, Shape
 from graphc.graph.graph import ConstValue
 from graphc.graph.scalar import Instr
-from graphc.graph.sizes import SizeLike, product
+from graphc.graph.sizes import Size, SizeLike, product
 
 LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
 
@@ -243,6 +243,38 @@ class Program:
     outputs: tuple[tuple[str, int], ...]
     slot: tuple[int, ...] = ()
     slots: tuple[SizeLike, ...] = ()
+
+
+def run_time_sizes(nest: Nest) -> list[Size]:
+    """Every run-time size that a nest may need, in order."""
+    found: dict[Size, None] = {}
+
+    def note(size: SizeLike) -> None:
+        if isinstance(size, Size):
+            found[size] = None
+
+    for extent in nest.extents:
+        note(extent)
+    for access in (*nest.loads, *(s.access for s in nest.stores)):
+        for flat in (access.flat, *(d.at for d in access.data), *(g.data[1] for g in access.guards if g.data)):
+            note(flat.const)
+            for _, stride in flat.terms:
+                note(stride)
+        for term in access.data:
+            note(term.stride)
+    if nest.schedule.tile_row >= 0:
+        note(nest.extents[nest.schedule.vector] - 1)
+    for instr in (*nest.body.instrs, *nest.post.instrs):
+        if isinstance(instr.attr, Size):
+            note(instr.attr)
+    guards = [
+        *nest.guards,
+        *(g for a in nest.loads for g in a.guards),
+        *(g for s in nest.stores for g in s.access.guards),
+    ]
+    for guard in guards:
+        note(guard.expr.const)
+    return list(found)
 
 
 def strides(shape: Sequence[SizeLike]) -> tuple[SizeLike, ...]:

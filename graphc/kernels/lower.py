@@ -29,6 +29,7 @@ from graphc.kernels.form import (
     Reduction,
     Schedule,
     Store,
+    run_time_sizes,
     strides,
 )
 from graphc.kernels.fuse import Group, Plan, base, loads, plan
@@ -77,9 +78,10 @@ def lower(graph: Graph) -> Program:
     _make_buffers(work)
     kernels = _ordered(work)
     dims: dict[str, None] = {}
-    for buffer in work.buffers:
-        for size in buffer.shape:
-            dims.update(dict.fromkeys(names(size)))
+    sizes = [size for buffer in work.buffers for size in buffer.shape]
+    sizes += [size for k in kernels if isinstance(k, Nest) for size in run_time_sizes(k)]
+    for size in sizes:
+        dims.update(dict.fromkeys(names(size)))
     outputs = tuple((name, work.buffer(node)) for name, node in graph.outputs.items())
     return Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs)
 

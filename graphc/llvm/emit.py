@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from graphc.graph.dtypes import DTYPES
-from graphc.graph.sizes import Size, SizeLike
-from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program
+from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
 from graphc.llvm.nest import CONTEXT, I64, NestWriter
 from graphc.llvm.running import RunningWriter
@@ -52,7 +51,7 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
     sizes = Sizes(w, CONTEXT, program.dims)
     locate = partial(_pointer, program.buffers, words)
     if isinstance(kernel, Nest):
-        for size in _sizes(kernel):
+        for size in run_time_sizes(kernel):
             sizes.prepare(size)
         tiled, running = kernel.schedule.tile_row >= 0, kernel.schedule.running >= 0
         writer = TileWriter if tiled else RunningWriter if running else NestWriter
@@ -71,38 +70,6 @@ def _pointer(buffers: Sequence[Buffer], words: dict[int, int], w: Writer, k: int
     if buffer.value is not None:
         return w.module.bytes(f"const{k}", buffer.value.data)
     return w.load("ptr", w.gep(CONTEXT, const(I64, words[k]), I64))
-
-
-def _sizes(nest: Nest) -> list[Size]:
-    """Every run-time size that a nest may need, in order."""
-    found: dict[Size, None] = {}
-
-    def note(size: SizeLike) -> None:
-        if isinstance(size, Size):
-            found[size] = None
-
-    for extent in nest.extents:
-        note(extent)
-    for access in (*nest.loads, *(s.access for s in nest.stores)):
-        for flat in (access.flat, *(d.at for d in access.data), *(g.data[1] for g in access.guards if g.data)):
-            note(flat.const)
-            for _, stride in flat.terms:
-                note(stride)
-        for term in access.data:
-            note(term.stride)
-    if nest.schedule.tile_row >= 0:
-        note(nest.extents[nest.schedule.vector] - 1)
-    for instr in (*nest.body.instrs, *nest.post.instrs):
-        if isinstance(instr.attr, Size):
-            note(instr.attr)
-    guards = [
-        *nest.guards,
-        *(g for a in nest.loads for g in a.guards),
-        *(g for s in nest.stores for g in s.access.guards),
-    ]
-    for guard in guards:
-        note(guard.expr.const)
-    return list(found)
 
 
 def _index_check(w: Writer, check: IndexCheck, buffer: Buffer, pointer: Value, sizes: Sizes) -> None:
