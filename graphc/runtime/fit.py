@@ -137,7 +137,11 @@ def _check_options(program: Program, options: FitOptions) -> None:
     for name, value, least in (("batch_size", options.batch_size, 1), ("epochs", options.epochs, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InputError(f"step.fit: {name}={value!r} given; needs an integer of at least {least}")
-    if options.until is not None and not isinstance(options.until, (int, float, np.integer, np.floating)):
+    for name, switch in (("shuffle", options.shuffle), ("progress", options.progress)):
+        if not isinstance(switch, (bool, np.bool_)):
+            raise InputError(f"step.fit: {name}={switch!r} given; needs True or False")
+    numbers = (int, float, np.integer, np.floating)
+    if options.until is not None and (isinstance(options.until, bool) or not isinstance(options.until, numbers)):
         raise InputError(f"step.fit: until={options.until!r} given; needs a number or None")
     if not epoch.can_fit(program.layout):
         stray = epoch.unsliceable(program.layout)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphc.errors import FileAccessError, FileFormatError, GraphcError
+from graphc.errors import FileAccessError, FileFormatError, GraphcError, UsageError
 from graphc.runtime.arguments import Array
 from graphc.runtime.store import Store
 
@@ -25,7 +25,7 @@ def save(store: Store, path: str | os.PathLike[str]) -> None:
     """Write everything in the store to ``path``. Raises FileAccessError where the system refuses."""
     from safetensors.numpy import save as encode
 
-    target = Path(path)
+    target = _path("step.save", path)
     with store.guard.alone():  # one moment's values, copied by encoding
         arrays = {name: store[name] for name in store.names()}
         roles = {name: store.role(name) for name in arrays}
@@ -45,6 +45,12 @@ def save(store: Store, path: str | os.PathLike[str]) -> None:
         raise FileAccessError(f"step.save: cannot write {str(target)!r}: {error.strerror or error}") from error
 
 
+def _path(what: str, path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
+        raise UsageError(f"{what}: {path!r} given; needs a path")
+    return Path(path)
+
+
 def _sync_folder(folder: Path) -> None:
     """Force the renaming to the disk, where folders can be opened."""
     if os.name != "posix":
@@ -61,9 +67,10 @@ def load(store: Store, path: str | os.PathLike[str]) -> None:
 
     Raises: FileAccessError where the file cannot be read, FileFormatError where it is no step's file or another's.
     """
+    source = _path("step.load", path)
     what = f"step.load: {str(path)!r}"
     try:
-        content = Path(path).read_bytes()
+        content = source.read_bytes()
     except OSError as error:
         raise FileAccessError(f"{what}: cannot be read: {error.strerror or error}") from error
     arrays, roles = _decode(what, content)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from graphc.errors import UnknownNameError, UsageError
+import numpy as np
+
+from graphc.errors import InputError, UnknownNameError, UsageError
 from graphc.graph.sizes import SizeLike
 from graphc.runtime import saving
 from graphc.runtime.arguments import Array
@@ -131,6 +133,13 @@ class _Compiled:
             "save the weights with step.save(path) and compile again (the cache makes that quick)"
         )
 
+    def _without_name(self, value: object) -> UsageError:
+        names = ", ".join(f"{slot.name}=..." for slot in self._program.slots)
+        return UsageError(
+            f"{self._program.name}: {type(value).__name__} without a name given; inputs go by name: "
+            f"{self._program.name}({names})"
+        )
+
     def _inputs_text(self) -> str:
         return ", ".join(f"{s.name}: {s.dtype}{_dims_text(s.shape)}" for s in self._program.slots)
 
@@ -146,8 +155,10 @@ class Function(_Compiled):
     ) -> None:
         super().__init__(program, compiles, cache_hits, look)
 
-    def __call__(self, /, **inputs: object) -> Any:  # what was compiled decides; no type of Python's says so
+    def __call__(self, /, *given: object, **inputs: object) -> Any:  # what was compiled decides; no type says so
         """The results for these inputs: an array, a list or a dict, as compiled."""
+        if given:
+            raise self._without_name(given[0])
         return self._program.run(inputs, _READERS[self._program.layout.results.kind])
 
     @property
@@ -187,14 +198,16 @@ class TrainStep(_Compiled):
             own = {"__call__": fast, "__doc__": type(self).__doc__, "__module__": type(self).__module__}
             self.__class__ = type(type(self).__name__, (type(self),), own)
 
-    def __call__(self, /, **inputs: object) -> Any:  # a float, or (float, dict of arrays)
+    def __call__(self, /, *given: object, **inputs: object) -> Any:  # a float, or (float, dict of arrays)
         """Train one step on a batch: the loss before the update, with the further outputs where there are any.
 
         A hyper-parameter may be given beside the inputs, for this call.
         """
-        return self._program.run(inputs, _loss_and_outputs)
+        return self._slow_call(*given, **inputs)
 
-    def _slow_call(self, /, **inputs: object) -> float | tuple[float, dict[str, Array]]:
+    def _slow_call(self, /, *given: object, **inputs: object) -> float | tuple[float, dict[str, Array]]:
+        if given:
+            raise self._without_name(given[0])
         return self._program.run(inputs, _loss_and_outputs)
 
     @property
@@ -242,6 +255,8 @@ class TrainStep(_Compiled):
 
     def _shuffle_seed(self, seed: int | None) -> str:
         if seed is not None:
+            if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+                raise InputError(f"step.fit: seed={seed!r} given; needs an integer or None")
             return f"given {seed}"
         counts = self._store.names("count")
         done = int(self._store[counts[0]]) if counts else self._program.n_calls
