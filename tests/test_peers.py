@@ -24,8 +24,8 @@ Peer = Callable[..., Any]  # JAX has no types here: it may not be installed
 SAME = [
     "add", "subtract", "multiply", "divide", "negative", "positive", "maximum", "minimum", "logaddexp", "hypot", "abs",
     "square", "sqrt", "reciprocal", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan",
-    "sinh", "cosh", "tanh", "where", "sum", "prod", "max", "min", "squeeze", "expand_dims", "broadcast_to", "flip", "roll",
-    "reshape", "matmul", "tensordot", "outer", "mean", "remainder", "transpose",
+    "sinh", "cosh", "tanh", "where", "sum", "prod", "max", "min", "squeeze", "expand_dims", "broadcast_to", "flip",
+    "roll", "reshape", "matmul", "tensordot", "outer", "mean", "remainder", "transpose",
 ]  # fmt: skip
 
 PEERS: dict[str, Peer] = {name: getattr(jnp, name) for name in SAME} | {
