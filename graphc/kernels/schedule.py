@@ -138,7 +138,7 @@ def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Sc
     n, m = nest.extents[column], nest.extents[row]
     lanes = LANES[nest.reductions[0].dtype.name]
     vectors = -(-n // lanes) if isinstance(n, int) else 3
-    across = vectors if vectors <= 3 else 2 if vectors == 4 else 3
+    across = vectors if vectors <= 3 else 2 if vectors % 3 and vectors % 2 == 0 and vectors <= 32 else 3
     down = _rows(m, 8 if across > 1 else 12)
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
     width = across * lanes

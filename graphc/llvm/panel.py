@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graphc.kernels.form import Access
 from graphc.llvm.nest import I64, Env, NestWriter
 from graphc.llvm.scalars import MEMORY
-from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
+from graphc.llvm.text import Module, Value, Writer, const, element, lanes, mangled, size_bytes, vector
 
 
 def turned(w: Writer, rows: Sequence[Value]) -> list[Value]:
@@ -109,29 +109,38 @@ def _straight(writer: NestWriter, env: Env, right: Access, vectors: int, panel: 
 
 
 def _across(writer: NestWriter, env: Env, right: Access, vectors: int, panel: Value) -> None:
-    """Columns lie far apart and the summed index side by side: squares of both are turned in registers.
+    """Columns lie far apart and the summed index side by side: squares of both are turned in registers."""
+    w = writer.w
+    scalar = MEMORY[writer.buffers[right.buffer].dtype.name]
+    base = env.inner()
+    first = base.index.pop(writer.vector)
+    source = w.gep(writer.pointers[right.buffer], writer.offset(right.flat, base), scalar)
+    stride = writer.sizes.value(right.flat.stride(writer.vector))
+    last = writer.sizes.value(writer.nest.extents[writer.vector] - 1)
+    depth = writer.sizes.value(writer.nest.extents[writer.nest.reduced[0]])
+    name = _turner(w.module, vector(scalar, writer.lanes))
+    w.call(name, "void", [source, stride, first, last, depth, const(I64, vectors), panel])
+
+
+def _turner(module: Module, kind: str) -> str:
+    """The name of the module's function that fills a panel by turning, for vectors of one type.
 
     A column beyond the last is read as the last one, which no store will use. The panel has room for a whole square at
     its end.
     """
-    w, n = writer.w, writer.lanes
-    scalar = MEMORY[writer.buffers[right.buffer].dtype.name]
-    kind = vector(scalar, n)
-    variable = writer.nest.reduced[0]
-    depth = writer.sizes.value(writer.nest.extents[variable])
-    stride = right.flat.stride(writer.vector)
-    base = env.inner()
-    first = base.index.pop(writer.vector)
-    source = w.gep(writer.pointers[right.buffer], writer.offset(right.flat, base), scalar)
-    last = writer.sizes.value(writer.nest.extents[writer.vector] - 1)
-    across = w.loop(const(I64, 0), const(I64, vectors), const(I64, 1))
+    n, scalar = lanes(kind), element(kind)
+    name = f"turn_{mangled(kind)}"
+    if name in module.functions:
+        return name
+    w = Writer(module)
+    source, panel = Value("%source", "ptr"), Value("%panel", "ptr")
+    stride, first, last, depth, vectors = (Value(f"%{t}", I64) for t in ("stride", "first", "last", "depth", "vectors"))
+    across = w.loop(const(I64, 0), vectors, const(I64, 1))
     column = w.add(first, w.mul(across.index, const(I64, n)))
     rows = []
     for i in range(n):
-        number = w.add(column, const(I64, i))
-        if env.mask is not None:
-            number = w.intrinsic("llvm.smin", I64, [number, last])
-        rows.append(w.gep(source, writer.scaled(number, stride), scalar))
+        number = w.intrinsic("llvm.smin", I64, [w.add(column, const(I64, i)), last])
+        rows.append(w.gep(source, w.mul(number, stride), scalar))
 
     def square(start: Value, mask: Value | None) -> None:
         found = []
@@ -139,8 +148,17 @@ def _across(writer: NestWriter, env: Env, right: Access, vectors: int, panel: Va
             address = w.gep(row, start, scalar)
             found.append(w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, const(kind, 0)))
         for j, value in enumerate(turned(w, found)):
-            place = w.add(w.mul(w.add(start, const(I64, j)), const(I64, vectors)), across.index)
+            place = w.add(w.mul(w.add(start, const(I64, j)), vectors), across.index)
             w.store(value, w.gep(panel, place, kind), size_bytes(scalar) * n)
 
-    writer.blocks(depth, square)
+    whole = w.and_(depth, const(I64, -n))
+    loop = w.loop(const(I64, 0), whole, const(I64, n))
+    square(loop.index, None)
+    w.end_loop(loop)
+    tail = w.if_(w.icmp("slt", whole, depth))
+    square(whole, w.lane_mask(n, w.sub(depth, whole)))
+    w.end_if(tail)
     w.end_loop(across)
+    w.ret()
+    module.define(name, "void", [source, stride, first, last, depth, vectors, panel], w, "internal", "noinline")
+    return name
