@@ -1,6 +1,6 @@
 """The command line: ``graphc demo``, ``graphc show``, ``graphc check``.
 
-Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what was asked. Errors come without a traceback.
+Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what was asked. Errors come without traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc import errors, pipeline
+from graphc import compiler, errors
 from graphc.data import digits
 from graphc.dsl import functions, init, optim
 from graphc.dsl.composite import cross_entropy, mean
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     show = commands.add_parser("show", help="print a stage of a compiled step")
     _target(show)
-    show.add_argument("--stage", choices=pipeline.STAGES, default="forward", help="the stage to print (forward)")
+    show.add_argument("--stage", choices=compiler.STAGES, default="forward", help="the stage to print (forward)")
     show.set_defaults(run=_show)
     check = commands.add_parser("check", help="compare a step's gradients and results with slower, plainer ones")
     _target(check)
@@ -84,7 +84,7 @@ def _demo(given: argparse.Namespace) -> int:
     logits = (hidden @ w2 + b2).named("logits")
     loss = mean(cross_entropy(logits, y)).named("loss")
     started = time.perf_counter()
-    step = pipeline.compile(loss, optim.sgd(lr=0.05, momentum=0.9), seed=0)
+    step = compiler.compile(loss, optim.sgd(lr=0.05, momentum=0.9), seed=0)
     seconds = time.perf_counter() - started
 
     print("1. Forward pass: the loss is the negative log-likelihood of the softmax, one value a row, averaged.\n")
@@ -116,9 +116,8 @@ def _loaded(target: str) -> TrainStep | Function:
     found = variables.get(name or "step")
     if not isinstance(found, (TrainStep, Function)):
         steps = [key for key, value in variables.items() if isinstance(value, (TrainStep, Function))]
-        raise errors.UsageError(
-            f"{file}: {name or 'step'} is no compiled step; {'there are ' + ', '.join(steps) if steps else 'there is none'}"
-        )
+        there = f"there are {', '.join(steps)}" if steps else "there is none"
+        raise errors.UsageError(f"{file}: {name or 'step'} is no compiled step; {there}")
     return found
 
 
@@ -129,7 +128,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    report = pipeline.check(_loaded(given.target), given.seed)
+    report = compiler.check(_loaded(given.target), given.seed)
     print(report)
     return 0 if report.passed else 1
 

@@ -1,32 +1,25 @@
-"""The stages in order: from declared tensors to a training step or a function.
+"""The stages in order, from declared tensors to LLVM: the table of contents.
 
-    declared graph -> differentiated -> rewritten -> kernels -> LLVM -> machine code -> TrainStep
+    declare -> derive -> rewrite -> lower -> place -> emit
 
-The compiled program is kept on disk under a key of everything that decides it; a hit skips all stages between, and
-``show`` rebuilds them when asked.
+``compiler.py`` goes on from there to machine code, and skips all of it where the disk has the result.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, backward
-from graphc.dsl.handle import Leaf, located
-from graphc.dsl.init import initial
+from graphc.dsl.handle import Leaf
 from graphc.dsl.intern import intern
-from graphc.dsl.show import solved
 from graphc.dsl.targets import (
     Optimizer,
-    check_loss,
-    check_seed,
-    check_threads,
     check_update,
     optimizer_updates,
     outputs_of,
@@ -34,17 +27,14 @@ from graphc.dsl.targets import (
     trained,
 )
 from graphc.dsl.tensor import Tensor
-from graphc.errors import DefinitionError, GraphcError, InternalError, NotDifferentiable, UsageError
+from graphc.errors import DefinitionError, NotDifferentiable, UsageError
 from graphc.graph.dtypes import int64
 from graphc.graph.formula import Formula, Read
-from graphc.graph.graph import NAMED, Array, Graph, Node, Origin, copy_node, reachable, rebuild
+from graphc.graph.graph import NAMED, Graph, Node, Origin, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.sizes import parse_size
-from graphc.graph.text import to_text
 from graphc.graph.verify import verify
-from graphc.inspect.check import CheckReport, check_graph
-from graphc.inspect.explain import explained
 from graphc.kernels import form
 from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
@@ -52,23 +42,11 @@ from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
-from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
-from graphc.notation.expressions import graph_lines, has_name
-from graphc.notation.text import lines_text
 from graphc.rewrite.phases import PHASES, Rewritten, run
-from graphc.runtime import cache as disk
-from graphc.runtime.jit import assembly, compiler_version
-from graphc.runtime.program import Compiled, compile_program
-from graphc.runtime.program import Program as Loaded
-from graphc.runtime.step import Function, Look, Tools, TrainStep
-from graphc.runtime.store import Store, make_store
 
 LOSS = "loss"
-STAGES = (
-    "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels", "memory", "llvm", "asm"
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +112,7 @@ def declare_function(target: object, *, what: str = "compile", shared: bool = Fa
     graph.updates = {}
     graph = _with_training(graph, False)
     if not shared:
-        graph = _as_inputs(graph)
+        graph = as_inputs(graph)
     results = Results(kind, "", tuple((name, name) for name in outputs))
     return Declared(graph, results, interned.leaves)
 
@@ -196,7 +174,7 @@ def _with_training(graph: Graph, training: bool) -> Graph:
     return rebuild(graph, make)[0]
 
 
-def _as_inputs(graph: Graph) -> Graph:
+def as_inputs(graph: Graph) -> Graph:
     """The graph with parameters and states as arguments."""
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -343,270 +321,3 @@ def _batch_dim(program: Program) -> str:
             if str(buffer.shape[0]) in found:
                 return str(buffer.shape[0])
     return ""
-
-
-# Compiling
-
-
-@overload
-def compile(
-    target: Tensor,
-    optimizer: Optimizer,
-    *,
-    outputs: Mapping[str, Tensor] | None = None,
-    updates: Mapping[Tensor, Tensor] | None = None,
-    train: Sequence[Tensor] | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    fast_math: bool = True,
-    assume_finite: bool = False,
-    debug: bool = False,
-    cache: bool = True,
-) -> TrainStep: ...
-@overload
-def compile(
-    target: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
-    optimizer: None = None,
-    *,
-    threads: int | None = None,
-    fast_math: bool = True,
-    assume_finite: bool = False,
-    debug: bool = False,
-    cache: bool = True,
-) -> Function: ...
-def compile(  # the array API's and JAX's word for it; the builtin is not used here
-    target: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
-    optimizer: Optimizer | None = None,
-    *,
-    outputs: Mapping[str, Tensor] | None = None,
-    updates: Mapping[Tensor, Tensor] | None = None,
-    train: Sequence[Tensor] | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    fast_math: bool = True,
-    assume_finite: bool = False,
-    debug: bool = False,
-    cache: bool = True,
-) -> TrainStep | Function:
-    """A training step of a loss under an optimizer, or without one a plain function.
-
-    target: a scalar loss; without ``optimizer`` a tensor, or a list or dict of them, given back in the same form.
-    outputs: further values that a step returns beside the loss. updates: ``{state or parameter: new value}`` beside the
-    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the
-    most that a call may use; today's programs run on one. fast_math: allow rewrites that round otherwise.
-    assume_finite: allow those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the
-    program on disk.
-
-    Raises: NotDifferentiable, DefinitionError, ShapeError for what cannot be trained or updated so.
-
-    >>> import graphc as gc
-    >>> x = gc.input("x", (3,))
-    >>> gc.compile(gc.sum(x * x))(x=[1.0, 2.0, 3.0])
-    array(14., dtype=float32)
-    """
-    try:
-        check_threads(threads)
-        check_seed(seed)
-        options = Options(fast_math, assume_finite, debug, cache)
-        if optimizer is not None:
-            return compiled_step(check_loss(target), optimizer, outputs or {}, updates or {}, train, seed, options)
-        if outputs or updates or train is not None:
-            raise UsageError(
-                "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
-            )
-        return compiled_function(target, options)
-    except InternalError:
-        raise
-    except GraphcError as error:
-        raise located(error) from None
-
-
-def compiled_function(target: object, options: Options) -> Function:
-    """A plain function of a tensor, or of a list or dict of them."""
-    declared = declare_function(target)
-    compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug)
-    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
-
-
-def compiled_step(
-    loss: Tensor,
-    optimizer: Optimizer,
-    outputs: Mapping[str, Tensor],
-    updates: Mapping[Tensor, Tensor],
-    train: Sequence[Tensor] | None,
-    seed: int,
-    options: Options,
-) -> TrainStep:
-    """A training step with initial weights."""
-    declared = declare_step(loss, optimizer, outputs, updates, train)
-    compiled, hit = compiled_program(declared, options)
-    store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
-    loaded = Loaded(compiled, host(), store, name="step", debug=options.debug)
-    tools = Tools(
-        function=lambda wanted: shared_function(wanted, store, options),
-        forward=lambda: shared_function({LOSS: loss}, store, options),
-    )
-    look = look_into(declared, options)
-    return TrainStep(loaded, tools, seed=seed, compiles=0 if hit else 1, cache_hits=int(hit), look=look)
-
-
-def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bool]:
-    """The machine code of a declared graph, and whether it came from the disk."""
-    key = disk.cache_key(_key_parts(declared, options)) if options.cache else ""
-    if options.cache:
-        found = disk.lookup(key)
-        if found is not None:
-            return Compiled(found.layout, found.object_code), True
-    made = stages(declared, options)
-    compiled = compile_program(made.llvm, made.layout, host())
-    if options.cache:
-        disk.keep(key, disk.Entry(made.layout, compiled.object_code, {}))
-    return compiled, False
-
-
-def _key_parts(declared: Declared, options: Options) -> list[str]:
-    target = host()
-    defaults = sorted((n, t.leaf.default) for n, t in declared.leaves.items() if t.kind == "hyper")
-    sources = [f"{name} {t.site}" for name, t in sorted(declared.leaves.items())]
-    return [
-        to_text(declared.graph), repr(declared.results), repr(defaults), "\n".join(sources), " ".join(declared.trained),
-        options.key(), disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
-    ]  # fmt: skip
-
-
-def initial_values(declared: Declared, layout: Layout, seed: int) -> dict[str, Array]:
-    """The first values of every parameter and state; the count begins at 0."""
-    wanted = [b.name for b in layout.buffers if b.role in ("param", "state")]
-    return {name: initial(declared.leaves[name], name, seed) for name in wanted}
-
-
-def shared_function(wanted: object, store: Store, options: Options) -> Function:
-    """A forward-only function on a step's live weights."""
-    try:
-        declared = declare_function(wanted, what="step.function", shared=True)
-        for node in declared.graph.nodes:
-            if node.kind in ("param", "state") and str(node.attr) not in store.names():
-                raise DefinitionError(f"step.function: {node.attr} given, no parameter or state of this step")
-    except GraphcError as error:
-        raise located(error) from None
-    compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), store, name="function", debug=options.debug)
-    return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
-
-
-# Looking
-
-
-def look_into(declared: Declared, options: Options) -> Look:
-    """How a program compiled from ``declared`` is looked into; nothing is built before it is asked for."""
-    return Look(
-        show=lambda stage: show(declared, options, stage),
-        cost=lambda: cost(stages(declared, options).program),
-        origin=declared,
-    )
-
-
-def show(declared: Declared, options: Options, stage: str = "") -> str:
-    """The text of one stage of a program, or of all of them; the stages are built again.
-
-    Raises: UsageError for an unknown stage.
-    """
-    if stage and stage not in STAGES:
-        raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
-    made = stages(declared, options)
-    found: dict[str, Callable[[], str]] = {
-        "declared": lambda: to_text(declared.graph),
-        "forward": lambda: _maths(declared.graph, dict(declared.graph.outputs)),
-        "grad": lambda: _gradients(made),
-        "update": lambda: _updates(declared),
-        "ledger": lambda: str(explained(made.derived, made.backward)) if made.backward else _NO_LOSS,
-        "optimized": lambda: to_text(made.rewritten.graph),
-        "rewrites": lambda: made.rewritten.text(),
-        "kernels": lambda: program_text(made.program),
-        "memory": lambda: memory_text(made.program),
-        "llvm": lambda: made.llvm,
-        "asm": lambda: assembly([made.llvm], host()),
-    }
-    if stage:
-        return found[stage]()
-    return "\n".join(f"== {name} ==\n{found[name]()}" for name in STAGES)
-
-
-_NO_LOSS = "a plain function has no loss that was differentiated\n"
-
-
-def _maths(graph: Graph, outputs: Mapping[str, Node]) -> str:
-    """Some nodes of a graph as lines of maths."""
-    return lines_text(graph_lines(graph, outputs)) + "\n"
-
-
-def _gradients(made: Stages) -> str:
-    """The derivatives by every trained parameter as maths, simplified by rules that keep every bit."""
-    if made.backward is None:
-        return _NO_LOSS
-    found = zip(made.declared.trained, made.backward.cotangents, strict=True)
-    graph = made.derived
-    graph.outputs = {f"d_{name}": node for name, node in found if node is not None}
-    graph.updates = {}
-    named = frozenset(node for node in graph.live() if has_name(graph, node))
-    return lines_text(graph_lines(solved(run(graph, PHASES, fast_math=False, protect=named).graph))) + "\n"
-
-
-def _updates(declared: Declared) -> str:
-    """The new values of parameters and states as maths, over gradients as ``d_`` and their names."""
-    names = {gradient_name(name): f"d_{name}" for name in declared.trained}
-
-    def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-        attr = names.get(str(node.attr), node.attr) if node.kind == "input" else node.attr
-        return result.add(node.kind, inputs, attr, node.dtype, node.shape)
-
-    graph = rebuild(declared.graph, make)[0]
-    graph.outputs = {}
-    return lines_text(graph_lines(graph)) + "\n"
-
-
-# Checking
-
-
-def check(step: TrainStep | Function, seed: int = 0) -> CheckReport:
-    """The report on a compiled step or function: values against the reference, derivatives against differences.
-
-    Raises: UsageError for a function that was loaded rather than compiled here.
-    """
-    if not isinstance(step.origin, Declared):
-        raise UsageError("check: a step or function made by gc.compile is needed")
-    declared = step.origin
-    source = rebuild(declared.graph, copy_node)[0]
-    source.updates = {}
-    gradients: dict[str, str] = {}
-    if declared.loss is not None:
-        loss = source.outputs[LOSS]
-        leaves = {node.attr: node for node in source.nodes if node.kind == "param"}
-        wanted = [leaves[name] for name in declared.trained]
-        cotangents = backward(source, {loss: one(source, loss.dtype.name)}, wanted).cotangents
-        for name, node in zip(declared.trained, cotangents, strict=True):
-            if node is not None:
-                gradients[name] = f"d_{name}"
-                source.outputs[f"d_{name}"] = node
-    plain_graph = _as_inputs(source)
-    leaves_named = {str(n.attr): declared.leaves[str(n.attr)] for n in plain_graph.live() if n.kind in ("input", "hyper")}
-    results = Results("dict", "", tuple((name, name) for name in plain_graph.outputs))
-    compiled, _ = compiled_program(Declared(plain_graph, results, leaves_named), Options(cache=False))
-    function = Function(Loaded(compiled, host(), None, name="check"))
-
-    def run_compiled(values: Mapping[str, Array]) -> Mapping[str, Array]:
-        wanted_names = [slot.name for slot in function.program.slots] + list(function.hyper)
-        result = function(**{name: values[name] for name in wanted_names})
-        assert isinstance(result, dict)
-        return result
-
-    start = {
-        name: initial(leaf, name, seed)
-        for name, leaf in leaves_named.items()
-        if leaf.kind in ("param", "state") and leaf.leaf.init is not None
-    }
-    start |= {
-        name: np.asarray(leaf.leaf.default, np.float32) for name, leaf in leaves_named.items() if leaf.kind == "hyper"
-    }
-    return check_graph(plain_graph, run_compiled, start, LOSS if gradients else "", gradients, seed)

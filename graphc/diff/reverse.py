@@ -137,7 +137,9 @@ def _transpose(graph: Graph, node: Node, formula: Formula, number: int, ct: Node
 
 
 def local_derivatives(graph: Graph, term: Term) -> list[tuple[Formula, tuple[Node, ...]]]:
-    """For each of a term's reads, ``weight * ∂b/∂read`` as a formula over the consumer's domain and the nodes it reads."""
+    """For each of a term's reads, ``weight * ∂b/∂read`` as a formula over the consumer's domain and the nodes it
+    reads.
+    """
     node = term.consumer
     found: list[tuple[Formula, tuple[Node, ...]]] = []
     for number in term.reads:

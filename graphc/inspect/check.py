@@ -1,8 +1,8 @@
 """Checking a user's own step: compiled against the reference, and derivatives against differences of the forward pass.
 
-Inputs are drawn; an integer input lies inside the bounds that its use as an index implies. Differences are central, along
-one random direction a parameter, of the *forward* reference in float64, since the reference of a derived graph runs the
-same derivation and could not judge it.
+Inputs are drawn; an integer input lies inside the bounds that its use as an index implies. Differences are central,
+along one random direction a parameter, of the *forward* reference in float64, since the reference of a derived graph
+runs the same derivation and could not judge it.
 """
 
 from __future__ import annotations
