@@ -1,0 +1,74 @@
+"""The command line: each command once with success and once with a mistake."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from graphc.cli import main
+from graphc.inspect import check
+
+STEP = """
+import graphc as gc
+N = gc.dim("N")
+x = gc.input("x", (N, 6))
+y = gc.input("y", (N,), dtype="int32")
+w = gc.param("w", (6, 3), init=gc.init.he_normal())
+step = gc.compile(gc.mean(gc.cross_entropy(gc.tanh(x @ w), y)), gc.optim.adam(lr=0.01))
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    """A script that holds a step."""
+    path = tmp_path / "model.py"
+    path.write_text(STEP)
+    return str(path)
+
+
+def test_demo_shows_the_maths_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--no-progress"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("hidden = relu(z)", "d_logits = (softmax(logits) - onehot(y)) / N", "d_w1 = xᵀ · d_z"):
+        assert line in printed
+    found = re.search(r"^held-out accuracy (0\.\d{4}) \((\d+) of 397\)$", printed, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) >= 0.97
+
+
+@pytest.mark.parametrize("stage", ["forward", "grad", "update", "kernels", "llvm", "asm", "rewrites", "memory"])
+def test_show_prints_a_stage(stage: str, script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", script, "--stage", stage]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_check_passes_a_right_step(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"{script}:step"]) == 0
+    assert "3 passed, 0 failed" in capsys.readouterr().out
+
+
+def test_a_missing_name_is_told(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"{script}:model"]) == 2
+    assert capsys.readouterr().err == f"UsageError: {script}: model is no compiled step; there are step\n"
+
+
+def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "none.py")
+    assert main(["show", path]) == 2
+    assert capsys.readouterr().err == f"{path}: No such file or directory\n"
+
+
+def test_an_unknown_stage_is_refused(script: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["show", script, "--stage", "nothing"])
+    assert stopped.value.code == 2
+
+
+def test_check_fails_a_wrong_gradient(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "STEP", 10.0)  # differences that coarse agree with no derivative
+    assert main(["check", script]) == 1
+    assert "FAIL" in capsys.readouterr().out
