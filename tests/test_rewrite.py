@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import graphc as gc
+from graphc.diff.reverse import backward
 from graphc.dsl.intern import intern
 from graphc.dsl.tensor import Tensor
 from graphc.errors import IndexRangeError
@@ -19,7 +21,8 @@ from graphc.graph.scalar import BodyBuilder, trace
 from graphc.graph.show import formula_text
 from graphc.graph.verify import verify
 from graphc.reference import evaluate
-from graphc.rewrite.phases import PHASES, Rewritten, run
+from graphc.rewrite.page import page
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
 
 Array = NDArray[np.generic]
 RULES = list(dict.fromkeys(rule.name for phase in PHASES for rule in phase.rules))
@@ -145,6 +148,11 @@ EXAMPLES: dict[str, tuple[Make, list[str]]] = {
         ["w", "x", "sigmoid($0[i, j])", "sum(k<8) $0[k, j] * $1[i, k]"],
     ),
 }
+
+
+def test_the_page_of_rules_is_current() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert text == page(), "python -m graphc.rewrite.page > docs/rules.md writes it anew"
 
 
 def test_every_tensor_rule_has_an_example() -> None:
@@ -342,6 +350,62 @@ def test_unshifted_softmax_does_not_overflow_after_rewriting() -> None:
     np.testing.assert_allclose(p, [0, 0, 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))], rtol=1e-4, atol=1e-30)
     np.testing.assert_allclose(level, 300 + np.log1p(np.exp(-1)), rtol=1e-6)
     np.testing.assert_allclose(s, [0, 0.5, 1, 1], atol=1e-30)
+
+
+Floats = NDArray[np.float64]
+
+
+def slope(v: Floats) -> Floats:
+    """The derivative of the sigmoid."""
+    small = np.exp(-np.abs(v))
+    return np.asarray(small / (1 + small) ** 2)
+
+
+def level(v: Floats) -> Floats:
+    """The sigmoid."""
+    small = np.exp(-np.abs(v))
+    return np.where(v > 0, 1 / (1 + small), small / (1 + small))
+
+
+def share(v: Floats) -> Floats:
+    """The softmax."""
+    return np.asarray(np.exp(v - v.max()) / np.exp(v - v.max()).sum())
+
+
+UNSTABLE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Floats], Floats]]] = {
+    "softplus": (lambda x: gc.sum(gc.log(1 + gc.exp(x))), level),
+    "sigmoid": (lambda x: gc.sum(1 / (1 + gc.exp(-x))), slope),
+    "swish": (lambda x: gc.sum(x / (1 + gc.exp(-x))), lambda v: level(v) + v * slope(v)),
+    "logsumexp": (lambda x: gc.log(gc.sum(gc.exp(x))), share),
+}
+
+
+@pytest.mark.parametrize("name", UNSTABLE)
+def test_derivatives_of_unstable_forms_written_over_several_nodes(name: str) -> None:
+    """Finite where the plain chain rule gives NaN, once the graph was stabilised before it is differentiated."""
+    make, wanted = UNSTABLE[name]
+    graph = run(graph_of(out=make(gc.input("x", (4,)))), BEFORE_DERIVATIVES).graph
+    x = next(n for n in graph.live() if n.kind == "input")
+    out = graph.outputs["out"]
+    (derivative,) = backward(graph, {out: graph.const(np.ones((), np.float32))}, [x]).cotangents
+    assert derivative is not None
+    graph.outputs["d"] = derivative
+    done = run(graph)
+    verify(done.graph)
+    v = np.array([-150.0, -1.0, 2.0, 140.0])
+    found = evaluate(done.graph, {"x": v.astype(np.float32)})[done.graph.outputs["d"]].astype(np.float64)
+    np.testing.assert_allclose(found, wanted(v), rtol=1e-5, atol=1e-30)
+
+
+def test_assume_finite_runs_the_finite_rules() -> None:
+    t = inputs()
+    graph = graph_of(out=t["x"] * 0 + gc.where(gc.isnan(t["z"]), 7.0, t["z"]) + (t["z"] - t["z"]))
+    assert not [f for f in run(graph).log if f.label == "finite"]
+    done = rewritten(graph, assume_finite=True)
+    assert {"mul-zero", "isnan-finite", "sub-self"} <= {f.rule for f in done.log}
+    assert done.graph.outputs["out"].formula.body.is_read() is not None
+    counted = rewritten(graph_of(out=gc.cast(t["y"], "float32") * 0 + t["c"]))  # integers are finite without a promise
+    assert "mul-zero" in [f.rule for f in counted.log]
 
 
 def test_products_keep_two_factors() -> None:

@@ -122,7 +122,8 @@ class Apply(Pattern):
     def __repr__(self) -> str:
         infix = PRIMITIVES[self.op].infix
         if infix and len(self.args) == 2:
-            return f"({self.args[0]!r} {infix} {self.args[1]!r})"
+            sides = (f"({a!r})" if isinstance(a, Apply) and PRIMITIVES[a.op].infix else repr(a) for a in self.args)
+            return f" {infix} ".join(sides)
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
 

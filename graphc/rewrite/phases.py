@@ -38,6 +38,11 @@ PHASES: tuple[Phase, ...] = (
 )
 
 
+# For a graph that is still to be differentiated: the stable forms alone, found across nodes too. The derivative of
+# log(1 + exp(x)), written as three operations, is NaN at 100 in float32; that of softplus(x) is not.
+BEFORE_DERIVATIVES: tuple[Phase, ...] = (Phase("stabilise", (CANONICALISE, STABILISE), (ACROSS, *STABLE_RULES)),)
+
+
 @dataclass(frozen=True, slots=True)
 class Rewritten:
     """What ``run`` gives: the graph, every firing in order, and for each old node the one that took its place or the

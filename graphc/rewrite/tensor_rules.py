@@ -19,6 +19,7 @@ from graphc.graph.formula import (
     Guard,
     Index,
     Read,
+    data_indices,
     plain,
     substitute,
     substitute_guard,
@@ -120,7 +121,7 @@ def ground_into_body(work: Work, made: Applied) -> Applied | None:
 
 def fold(work: Work, made: Applied) -> Node | None:
     """The array that a formula of constants is, where it is small and its arithmetic is rounded in one way alone."""
-    if not made.inputs or any(node.kind != "const" for node in made.inputs):
+    if not made.inputs or any(node.kind != "const" for node in made.inputs) or data_indices(made.formula):
         return None
     sizes = (*made.formula.extents, *made.formula.shape)
     numbers = [s for s in sizes if isinstance(s, int)]
