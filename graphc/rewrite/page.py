@@ -1,4 +1,4 @@
-"""The reference page of the rewrite rules, ``docs/rules.md``, written from the tables: ``python -m graphc.rewrite.page``."""
+"""The page of the rewrite rules, ``docs/rules.md``, written from the tables: ``python -m graphc.rewrite.page``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ The phases run in this order, each until nothing fires, each with the rules of t
 SCALARS = """## Inside a body
 
 `x y z` and `nonneg` (at least 0) are floats, `n m` numbers, `i j` and `natural` integers, `a b e` anything, `p q`
-conditions, `c d normal power_of_two` constants. What is spread over several elementwise nodes is found as if it stood in
-one body.
+conditions, `c d normal power_of_two` constants. What is spread over several elementwise nodes is found as if it
+stood in one body.
 """
 
 
@@ -32,7 +32,8 @@ def page() -> str:
     parts = [ABOUT, _phases(), SCALARS]
     for table in TABLES:
         rows = [(f"`{r.name}`", r.label, f"`{r.left!r}`", f"`{r.right!r}`", r.why) for r in table.rules]
-        parts.append(f"### {table.name}\n\n" + _rows(("rule", "label", "left", "right", "what differs, or is won"), rows))
+        head = ("rule", "label", "left", "right", "what differs, or is won")
+        parts.append(f"### {table.name}\n\n" + _rows(head, rows))
     parts.append("## Formulas\n\n" + _rows(("rule", "label", "what it does"), [_tensor(r) for r in _tensor_rules()]))
     return "\n".join(parts)
 
