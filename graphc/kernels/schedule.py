@@ -143,8 +143,9 @@ def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Sc
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
     width = across * lanes
     panel: SizeLike = 0
-    if turned:  # whole squares are turned, the last of which may pass the end
-        panel = (nest.extents[nest.n_out] + lanes - 1) * width
+    if turned:  # whole squares are turned: there is room for one at least
+        depth = nest.extents[nest.n_out]
+        panel = (max(depth, lanes) if isinstance(depth, int) else depth + lanes - 1) * width
     elif _is_far(nest, right, down, m):
         panel = nest.extents[nest.n_out] * width
     return Schedule(others + (column, row), column, (down, across), row, panel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
@@ -16,27 +17,52 @@ from graphc.llvm.target import Target
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.llvm.tile import TileWriter, fitted
 
+MOST_CALLS = 60  # in one function, which keeps it under 500 lines even where each can fail
+
+
+class Call(NamedTuple):
+    """A call that the program makes: the function, whether it can fail, and a comment."""
+
+    name: str
+    fails: bool
+    note: str = ""
+
 
 def emit(program: Program, target: Target) -> str:
     """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``."""
     module = Module("graphc", target.triple, target.fma)
     words = _words(program)
-    entry = Writer(module)
+    calls: list[Call] = []
     for position, kernel in enumerate(program.kernels):
         name = f"{kernel.name}_{position}"
         kernel = fitted(kernel, target) if isinstance(kernel, Nest) and kernel.schedule.tile_row >= 0 else kernel
         _function(module, name, kernel, program, words)
-        entry.comment(f"nodes {', '.join(map(str, kernel.nodes))}")
-        if isinstance(kernel, Nest):
-            entry.call(name, "void", [CONTEXT])
-            continue
-        failed = entry.call(name, "i32", [CONTEXT])
-        branch = entry.if_(entry.icmp("ne", failed, const("i32", 0)), expected=False)
-        entry.ret(failed)
-        entry.end_if(branch)
-    entry.ret(const("i32", 0))
-    module.define("step", "i32", [CONTEXT], entry)
+        calls.append(Call(name, not isinstance(kernel, Nest), f"nodes {', '.join(map(str, kernel.nodes))}"))
+    level = 0
+    while len(calls) > MOST_CALLS:
+        parts = [calls[k : k + MOST_CALLS] for k in range(0, len(calls), MOST_CALLS)]
+        calls = [_part(module, f"part{level}_{n}", part) for n, part in enumerate(parts)]
+        level += 1
+    _part(module, "step", calls)
     return module.text()
+
+
+def _part(module: Module, name: str, calls: Sequence[Call]) -> Call:
+    """A function that makes some calls in order and leaves with the first failure; ``step`` is the exported one."""
+    w = Writer(module)
+    for call in calls:
+        if call.note:
+            w.comment(call.note)
+        if not call.fails:
+            w.call(call.name, "void", [CONTEXT])
+            continue
+        failed = w.call(call.name, "i32", [CONTEXT])
+        branch = w.if_(w.icmp("ne", failed, const("i32", 0)), expected=False)
+        w.ret(failed)
+        w.end_if(branch)
+    w.ret(const("i32", 0))
+    module.define(name, "i32", [CONTEXT], w, *(() if name == "step" else ("internal", "noinline")))
+    return Call(name, True)
 
 
 def _words(program: Program) -> dict[int, int]:

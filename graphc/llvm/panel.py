@@ -117,47 +117,51 @@ def _across(writer: NestWriter, env: Env, right: Access, vectors: int, panel: Va
     source = w.gep(writer.pointers[right.buffer], writer.offset(right.flat, base), scalar)
     stride = writer.sizes.value(right.flat.stride(writer.vector))
     last = writer.sizes.value(writer.nest.extents[writer.vector] - 1)
-    depth = writer.sizes.value(writer.nest.extents[writer.nest.reduced[0]])
-    name = _turner(w.module, vector(scalar, writer.lanes))
-    w.call(name, "void", [source, stride, first, last, depth, const(I64, vectors), panel])
+    depth = writer.nest.extents[writer.nest.reduced[0]]
+    count, kind = writer.sizes.value(depth), vector(scalar, writer.lanes)
+    args = [source, stride, first, last, count, const(I64, vectors), panel]
+    if isinstance(depth, int):
+        w.call(_turner(w.module, kind, depth < writer.lanes), "void", args)
+        return
+    branch = w.if_(w.icmp("slt", count, const(I64, writer.lanes)))
+    w.call(_turner(w.module, kind, True), "void", args)
+    w.else_(branch)
+    w.call(_turner(w.module, kind, False), "void", args)
+    w.end_if(branch)
 
 
-def _turner(module: Module, kind: str) -> str:
-    """The name of the module's function that fills a panel by turning, for vectors of one type.
+def _turner(module: Module, kind: str, short: bool) -> str:
+    """The name of the module's function that fills a panel by turning, for vectors of one type. short: for fewer steps
+    of the summed index than a vector has lanes; else the last square is moved back to end with the last step.
 
-    A column beyond the last is read as the last one, which no store will use. The panel has room for a whole square at
-    its end.
+    A column beyond the last is read as the last one, which no store will use. The panel has room for a whole square.
     """
     n, scalar = lanes(kind), element(kind)
-    name = f"turn_{mangled(kind)}"
+    name = f"turn_{mangled(kind)}{'_short' if short else ''}"
     if name in module.functions:
         return name
     w = Writer(module)
     source, panel = Value("%source", "ptr"), Value("%panel", "ptr")
     stride, first, last, depth, vectors = (Value(f"%{t}", I64) for t in ("stride", "first", "last", "depth", "vectors"))
+    mask = w.lane_mask(n, depth) if short else None
     across = w.loop(const(I64, 0), vectors, const(I64, 1))
     column = w.add(first, w.mul(across.index, const(I64, n)))
     rows = []
     for i in range(n):
         number = w.intrinsic("llvm.smin", I64, [w.add(column, const(I64, i)), last])
         rows.append(w.gep(source, w.mul(number, stride), scalar))
-
-    def square(start: Value, mask: Value | None) -> None:
-        found = []
-        for row in rows:
-            address = w.gep(row, start, scalar)
-            found.append(w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, const(kind, 0)))
-        for j, value in enumerate(turned(w, found)):
-            place = w.add(w.mul(w.add(start, const(I64, j)), vectors), across.index)
-            w.store(value, w.gep(panel, place, kind), size_bytes(scalar) * n)
-
-    whole = w.and_(depth, const(I64, -n))
-    loop = w.loop(const(I64, 0), whole, const(I64, n))
-    square(loop.index, None)
+    loop = w.loop(const(I64, 0), const(I64, 1) if short else depth, const(I64, n))
+    start = loop.index
+    if not short:
+        start = w.intrinsic("llvm.smin", I64, [start, w.sub(depth, const(I64, n))])
+    found = []
+    for row in rows:
+        address = w.gep(row, start, scalar)
+        found.append(w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, const(kind, 0)))
+    for j, value in enumerate(turned(w, found)):
+        place = w.add(w.mul(w.add(start, const(I64, j)), vectors), across.index)
+        w.store(value, w.gep(panel, place, kind), size_bytes(scalar) * n)
     w.end_loop(loop)
-    tail = w.if_(w.icmp("slt", whole, depth))
-    square(whole, w.lane_mask(n, w.sub(depth, whole)))
-    w.end_if(tail)
     w.end_loop(across)
     w.ret()
     module.define(name, "void", [source, stride, first, last, depth, vectors, panel], w, "internal", "noinline")
