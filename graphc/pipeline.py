@@ -40,7 +40,7 @@ from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
-from graphc.kernels.lower import lower
+from graphc.kernels.lower import index_users, lower
 from graphc.kernels.memory import place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
@@ -243,7 +243,7 @@ def _stages(declared: Declared, options: Options) -> Stages:
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
     verify(rewritten.graph)
-    program = _with_declared(lower(rewritten.graph), declared)
+    program = _with_declared(lower(rewritten.graph, index_users(step)), declared)
     if options.debug:
         program = with_finite_checks(program, rewritten.graph)
     program = place(program)

@@ -158,7 +158,7 @@ REFUSED: list[tuple[str, dict[str, object], type[errors.GraphcError], str]] = [
     ),
     (
         "a hyper-parameter's shape", {"lr": [0.1]}, errors.ShapeError,
-        "step: 'lr' of shape (1,); needs a single number",
+        "step: 'lr' of shape (1,) given; needs a single number",
     ),
 ]  # fmt: skip
 

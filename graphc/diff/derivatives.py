@@ -40,12 +40,7 @@ def grad(loss: Tensor, wrt: Tensor | Sequence[Tensor], *, unused: str = "raise")
     """
     wanted = _list("grad", wrt)
     _check_float("grad", loss)
-    if loss.shape != ():
-        fail(
-            NotDifferentiable(
-                f"grad: a loss of shape {_shape(loss)} given; needs a scalar: reduce it with gc.mean or gc.sum"
-            )
-        )
+    _check_scalar("grad", loss)
     found = vjp_of("grad", [loss], wanted, None, unused)
     return found[0] if isinstance(wrt, Tensor) else found
 
@@ -95,6 +90,10 @@ def jvp(
 
 def hvp(loss: Tensor, wrt: Tensor, vector: Tensor) -> Tensor:
     """The Hessian of a scalar times a vector of the shape of ``wrt``: forward mode over reverse mode."""
+    for tensor in _list("hvp", [loss, wrt, vector]):
+        _check_float("hvp", tensor)
+    _check_scalar("hvp", loss)
+    _same_shape("hvp", "vector", wrt, vector)
     return jvp(grad(loss, wrt), wrt, vector)[0]
 
 
@@ -113,6 +112,9 @@ def jacobian(output: Tensor, wrt: Tensor) -> Tensor:
 
 def hessian(loss: Tensor, wrt: Tensor) -> Tensor:
     """All second derivatives of a scalar; shape: that of ``wrt`` twice."""
+    for tensor in _list("hessian", [loss, wrt]):
+        _check_float("hessian", tensor)
+    _check_scalar("hessian", loss)
     return jacobian(grad(loss, wrt), wrt)
 
 
@@ -199,6 +201,12 @@ def _check_float(what: str, tensor: Tensor) -> None:
         fail(UsageError(f"{what}: {type(tensor).__name__} given; needs tensors"))
     if tensor.dtype.kind != "f":
         fail(NotDifferentiable(f"{what}: a tensor of {tensor.dtype} given; only floats carry derivatives"))
+
+
+def _check_scalar(what: str, loss: Tensor) -> None:
+    if loss.shape != ():
+        rule = "needs a scalar: reduce it with gc.mean or gc.sum"
+        fail(NotDifferentiable(f"{what}: a loss of shape {_shape(loss)} given; {rule}"))
 
 
 def _same_shape(what: str, role: str, tensor: Tensor, given: Tensor) -> None:

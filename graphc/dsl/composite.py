@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 
 from graphc.dsl import functions
-from graphc.dsl.handle import located
+from graphc.dsl.handle import Handle, located
 from graphc.dsl.tensor import Tensor, as_tensor, fail
 from graphc.errors import DefinitionError, GraphcError
+from graphc.graph.formula import Formula, data_indices
 from graphc.ops import composite as made
 from graphc.ops import losses
 from graphc.ops.composite import Ops
@@ -37,12 +38,28 @@ def _of_tensors(expand: Callable[Concatenate[Ops[Tensor], P], Tensor]) -> Callab
             raise located(error) from None
         if all(result is not o for o in operands):
             result.op = name
+            _name_what_indexes(result)
         return result
 
     operation.__name__ = operation.__qualname__ = name
     operation.__doc__ = expand.__doc__
     operation.__signature__ = signature  # type: ignore[attr-defined]
     return operation
+
+
+def _name_what_indexes(result: Tensor) -> None:
+    """Gives the name of a composite operation to the values inside it that read at an index from data, since their
+    checks name the operation that the user wrote."""
+    found: dict[Handle, None] = {}
+    stack: list[Handle] = [result]
+    while stack:
+        handle = stack.pop()
+        if handle in found or handle.code is not result.code or handle.instruction != result.instruction:
+            continue
+        found[handle] = None
+        stack.extend(handle.operands)
+        if isinstance(handle.attr, Formula) and data_indices(handle.attr):
+            handle.op = result.op
 
 
 def _tensors(name: str, value: object) -> list[Tensor]:

@@ -7,12 +7,13 @@ would close a cycle, the new value gets a buffer of its own and is copied at the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula, Read, always, data_indices, plain
-from graphc.graph.graph import ConstValue, Graph, Node, copy_node, rebuild
+from graphc.graph.graph import ConstValue, Graph, Node, Origin, copy_node, rebuild
 from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
 from graphc.graph.sizes import SizeLike, names
 from graphc.kernels.body import Address, NestBody
@@ -57,6 +58,7 @@ class Lowering:
     graph: Graph
     nodes: list[Node]
     plan: Plan
+    users: IndexUsers
     buffers: list[Buffer] = field(default_factory=list)
     buffer_of: dict[Node, int] = field(default_factory=dict)
     in_place: dict[Node, list[Node]] = field(default_factory=dict)
@@ -68,11 +70,38 @@ class Lowering:
         return self.buffer_of[base(node)]
 
 
-def lower(graph: Graph) -> Program:
-    """The program of a graph: its outputs and updates computed, kernels in order, memory not yet placed."""
+IndexUsers = Mapping[tuple[str, SizeLike], Origin]
+
+
+def index_users(graph: Graph) -> IndexUsers:
+    """Of every index, by its name or line, and every bound that it must keep: the operation that the user wrote.
+
+    Taken before rewriting, which gives an operation's reads to others.
+    """
+    found: dict[tuple[str, SizeLike], Origin] = {}
+    for node in graph.live():
+        if node.kind == "formula":
+            for data in data_indices(node.formula):
+                origin = next((o for o in graph.origins.get(node, ()) if o.op), None)
+                if origin is not None:
+                    found.setdefault((_called(graph, node.inputs[data.operand]), data.bound), origin)
+    return found
+
+
+def _called(graph: Graph, node: Node) -> str:
+    """The user's name for a node, or the line that made it."""
+    site = next((o.site for o in graph.origins.get(node, ()) if o.site), None)
+    return graph.name(node) or str(site)
+
+
+def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
+    """The program of a graph: its outputs and updates computed, kernels in order, memory not yet placed.
+
+    users: what the checks of indices name as their operation, where the graph was rewritten.
+    """
     graph, _ = prepare(_with_own_nodes(graph))
     nodes = graph.live()
-    work = Lowering(graph, nodes, plan(graph, nodes))
+    work = Lowering(graph, nodes, plan(graph, nodes), users or {})
     work.stored = _read_elsewhere(work) | set(graph.outputs.values())
     _place_updates(work)
     _make_buffers(work)
@@ -379,7 +408,8 @@ def _index_uses(node: Node, kept: set[Node]) -> set[tuple[Node, SizeLike]]:
 
 
 def _check(work: Lowering, number: int, node: Node, bound: SizeLike, user: Node) -> IndexCheck:
-    origin = next((o for o in work.graph.origins.get(user, ()) if o.op), None)
+    own = next((o for o in work.graph.origins.get(user, ()) if o.op), None)
+    origin = work.users.get((_called(work.graph, node), bound), own)
     name = origin.op if origin else "index"
     source = str(origin.site) if origin and origin.site else ""
     given = work.graph.name(node) or "the index"

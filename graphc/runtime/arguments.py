@@ -264,5 +264,6 @@ def scalar(what: str, value: object, buffer: Buffer) -> bool | int | float:
         return value  # type: ignore[return-value]
     array = converted(f"{what}: {buffer.name!r}", value, buffer.dtype, buffer.source)
     if array.shape != ():
-        raise ShapeError(f"{what}: {buffer.name!r} of shape {_shape_text(array.shape)}; needs a single number")
+        given, where = _shape_text(array.shape), _where(buffer.source)
+        raise ShapeError(f"{what}: {buffer.name!r} of shape {given} given; needs a single number{where}")
     return array.item()  # type: ignore[no-any-return]

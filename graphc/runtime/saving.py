@@ -46,8 +46,8 @@ def save(store: Store, path: str | os.PathLike[str]) -> None:
 
 
 def _path(what: str, path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
-        raise UsageError(f"{what}: {path!r} given; needs a path")
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path) or not Path(path).name:
+        raise UsageError(f"{what}: {path!r} given; needs the path of a file")
     return Path(path)
 
 
