@@ -79,19 +79,19 @@ class Draft:
         return inside if same else gc.mean(inside) * self.input(Draw(draw.shape, 0.9, 1.0)) + 0.05 * draw.low
 
     def grow(self, record: Record) -> None:
-        """Apply a record to one of its samples."""
-        sample = record.samples[int(self.rng.integers(len(record.samples)))]
-        self.symbolic = record.name != "slice"  # `[]` itself refuses places that a run-time size may lack
-        operands = [self.operand(o) if isinstance(o, Draw) else o for o in sample.operands]
-        try:
-            made = call(record, *operands, **dict(sample.attrs))
-        except gc.GraphcError:
-            self.rejected += 1
+        """Apply a record to one of its samples; where a type rule refuses run-time sizes, once more with known ones."""
+        for symbolic in (record.name != "slice", False):  # `[]` itself refuses places that a run-time size may lack
+            self.symbolic = symbolic
+            sample = record.samples[int(self.rng.integers(len(record.samples)))]
+            operands = [self.operand(o) if isinstance(o, Draw) else o for o in sample.operands]
+            try:
+                made = call(record, *operands, **dict(sample.attrs))
+            except gc.GraphcError:
+                self.rejected += 1
+                continue
+            self.used[record.name] += 1
+            self.pool.append(gc.cast(made, self.dtype))
             return
-        self.used[record.name] += 1
-        if made.dtype.kind != "f":
-            made = gc.cast(made, self.dtype)
-        self.pool.append(gc.cast(made, self.dtype))
 
     def loss(self) -> gc.Tensor:
         """A bounded scalar of the last values."""
