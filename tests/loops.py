@@ -276,11 +276,28 @@ def _softmax(t: DType) -> Case:
 
 def _arg(t: DType) -> Case:
     g = Graph()
-    x = leaf(g, "x", (N, 7), t)
+    x, y, z = leaf(g, "x", (N, 7), t), leaf(g, "y", (N, 40), t), leaf(g, "z", (N,), t)
     g.outputs = {
         "r": reduces(g, x, (1,), "argmax"),
         "c": reduces(g, x, (0,), "argmin"),
         "m": reduces(g, x, (0,), "argmax"),
+        "wide": reduces(g, y, (1,), "argmax"),
+        "least": reduces(g, y, (1,), "argmin"),
+        "one": reduces(g, z, (0,), "argmax"),
+    }
+    return Case(g)
+
+
+def _reversed(t: DType) -> Case:
+    """Loads that run backwards, whole, masked and guarded."""
+    g = Graph()
+    x, y = leaf(g, "x", (N, 6), t), leaf(g, "y", (N, 40), t)
+    inside = (Guard("ge", var(1, -3)), Guard("ge", constant(38) - var(1)))
+    g.outputs = {
+        "x": maps(g, lambda a, b: a + b, view(g, x, (N, 6), (var(0), constant(5) - var(1))), x),
+        "y": maps(g, lambda a, b: a + b, view(g, y, (N, 40), (var(0), constant(39) - var(1))), y),
+        "z": maps(g, lambda a, b: a + b, view(g, y, (N, 40), (var(0), constant(42) - var(1)), inside), y),
+        "s": reduces(g, view(g, y, (N, 40), (var(0), constant(39) - var(1))), (1,), "max" if t.kind == "i" else "sum"),
     }
     return Case(g)
 
@@ -586,6 +603,7 @@ CASES: dict[str, tuple[Callable[[DType], Case], tuple[str, ...]]] = {
     "reduces": (_reduces, (*NUMBERS, "bool")),
     "softmax": (_softmax, FLOATS),
     "arg": (_arg, NUMBERS),
+    "reversed": (_reversed, NUMBERS),
     "cumulative": (_cumulative, NUMBERS),
     "scatters": (_scatters, NUMBERS),
     "gathers": (_gathers, (*NUMBERS, "bool")),

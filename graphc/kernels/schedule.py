@@ -33,7 +33,7 @@ def schedule(nest: Nest, is_product: bool) -> Nest:
     ):  # only the last variable may walk through registers: others may meet an element twice
         return replace(nest, schedule=Schedule(order, nest.n_out - 1 if _adds_in_vector(nest) else -1))
     candidates = [v for v in range(nest.n_out) if nominal(nest.extents[v]) > 1]
-    if nest.reduced and not any(r.combine in ("argmax", "argmin") for r in nest.reductions):
+    if nest.reduced:
         candidates.append(nest.reduced[-1])
     best = min(candidates, key=lambda v: (_cost(nest, v), -v), default=-1)
     if best >= nest.n_out or best < 0:
@@ -92,7 +92,7 @@ def _access_cost(access: Access, variable: int, lanes: int) -> float:
         g.data is not None and g.data[1].stride(variable) != 0 for g in access.guards
     ):
         return float(lanes)
-    if stride == 1:
+    if stride in (1, -1):
         return 1.0
     return 0.25 if stride == 0 else float(lanes)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.formula import Affine
 from graphc.graph.scalar import Instr, const_value
@@ -292,17 +291,41 @@ class NestWriter:
         """The best value and its index: the first wins a tie, a NaN wins over all."""
         w = self.w
         value = self.operand("body", reduction.value, env, bool(self.lanes))
-        if self.vector in self.nest.reduced:
-            raise InternalError("emit: argmax over a vector variable")
         here = w.splat(env.index[self.nest.reduced[-1]], self.lanes)
-        larger = reduction.combine == "argmax"
-        if is_float(value):
-            wins = w.fcmp("ogt" if larger else "olt", value, best)
-            wins = w.or_(wins, w.and_(w.fcmp("uno", value, value), w.fcmp("ord", best, best)))
-        else:
-            wins = w.icmp("sgt" if larger else "slt", value, best)
-        wins = w.or_(wins, w.icmp("slt", at, const(at.type, 0)))
+        if self.vector in self.nest.reduced:
+            here = w.add(here, w.lane_numbers(here.type))
+        wins = w.or_(self._wins(reduction, value, best), w.icmp("slt", at, const(at.type, 0)))
+        if env.mask is not None and self.vector in self.nest.reduced:
+            wins = w.and_(wins, env.mask)
         return [w.select(wins, value, best), w.select(wins, here, at)]
+
+    def _wins(self, reduction: Reduction, value: Value, best: Value) -> Value:
+        """Whether ``value`` is better than ``best``: beyond it, or a NaN where that is none."""
+        w, larger = self.w, reduction.combine == "argmax"
+        if not is_float(value):
+            return w.icmp("sgt" if larger else "slt", value, best)
+        beyond = w.fcmp("ogt" if larger else "olt", value, best)
+        return w.or_(beyond, w.and_(w.fcmp("uno", value, value), w.fcmp("ord", best, best)))
+
+    def _best_of_lanes(self, reduction: Reduction, best: Value, at: Value) -> Value:
+        """The index of the best lane; of equal ones the lowest. A lane without an index has met no value."""
+        w, n = self.w, lanes(best.type)
+        while n > 1:
+            half = n // 2
+            if half > 1:
+                low, high = (
+                    [w.shuffle(v, None, range(k * half, k * half + half)) for v in (best, at)] for k in range(2)
+                )
+            else:
+                low, high = ([w.extract(v, k) for v in (best, at)] for k in range(2))
+            beats = self._wins(reduction, high[0], low[0])
+            loses = self._wins(reduction, low[0], high[0])
+            earlier = w.and_(w.not_(loses), w.icmp("slt", high[1], low[1]))
+            beats = w.or_(w.or_(beats, earlier), w.icmp("slt", low[1], const(low[1].type, 0)))
+            beats = w.and_(beats, w.icmp("sge", high[1], const(high[1].type, 0)))
+            best, at = (w.select(beats, a, b) for a, b in zip(high, low, strict=True))
+            n = half
+        return at
 
     def joined(self, accumulators: list[Value]) -> list[Value]:
         """The reductions' results: partial results joined by a fixed tree where the vector variable is reduced."""
@@ -310,7 +333,9 @@ class NestWriter:
         at = 0
         for reduction in self.nest.reductions:
             if reduction.combine in ("argmax", "argmin"):
-                results.append(accumulators[at + 1])
+                best, where = accumulators[at : at + 2]
+                reduced = self.vector in self.nest.reduced
+                results.append(self._best_of_lanes(reduction, best, where) if reduced else where)
                 at += 2
                 continue
             value = accumulators[at]
@@ -383,6 +408,9 @@ class NestWriter:
             moving = guard.expr.coefficient(self.vector) if self.vector >= 0 else 0
             by_data = guard.data is not None and self.vector >= 0 and guard.data[1].stride(self.vector) != 0
             value = self.affine_scalar(guard.expr, env)
+            if guard.kind == "ge" and abs(moving) == 1:
+                result = self._both(result, self._lanes_from(value, moving, wide))
+                continue
             if moving or by_data:
                 value = w.splat(value, wide)
                 if moving:
@@ -395,16 +423,22 @@ class NestWriter:
                 holds = w.icmp("eq", value, const(value.type, 0))
             else:
                 holds = w.icmp("eq", value, self._like(self.data(guard.data[0], guard.data[1], env), value))
-            if result is None:
-                result = holds
-            else:
-                a, b = (
-                    (self.widened(result), self.widened(holds))
-                    if lanes(result.type) or lanes(holds.type)
-                    else (result, holds)
-                )
-                result = w.and_(a, b)
+            result = self._both(result, holds)
         return result
+
+    def _both(self, a: Value | None, b: Value) -> Value:
+        if a is None:
+            return b
+        if lanes(a.type) or lanes(b.type):
+            a, b = self.widened(a), self.widened(b)
+        return self.w.and_(a, b)
+
+    def _lanes_from(self, first: Value, sign: int, wide: int) -> Value:
+        """The lanes where ``first + sign * lane >= 0``: all from some lane on, or all up to one."""
+        w = self.w
+        if sign < 0:
+            return w.lane_mask(wide, w.add(first, const(I64, 1)))
+        return w.not_(w.lane_mask(wide, w.sub(const(I64, 0), first)))
 
     def widened(self, mask: Value) -> Value:
         """A condition as a mask of the nest's lanes."""
@@ -516,11 +550,22 @@ class NestWriter:
         if stride == 1 and not lane_data:
             address = w.gep(pointer, start, kind)
             value = w.load(full, address) if mask is None else w.masked_load(full, address, mask, zero)
+        elif stride == -1 and not lane_data:
+            address = w.gep(pointer, w.sub(start, const(I64, self.lanes - 1)), kind)
+            value = self._backwards(address, full, mask)
         else:
             offsets = start if lanes(start.type) else self.spread(start, stride)
             every = mask if mask is not None else const(vector("i1", self.lanes), True)
             value = w.gather(full, w.gep(pointer, offsets, kind), every, zero)
         return self._truth(value, dtype)
+
+    def _backwards(self, address: Value, full: str, mask: Value | None) -> Value:
+        """A vector that lies in memory from its last lane to its first."""
+        w = self.w
+        order = range(self.lanes - 1, -1, -1)
+        if mask is None:
+            return w.shuffle(w.load(full, address), None, order)
+        return w.shuffle(w.masked_load(full, address, w.shuffle(mask, None, order), const(full, 0)), None, order)
 
     def _scalar_load(self, kind: str, pointer: Value, start: Value, condition: Value | None) -> Value:
         w = self.w

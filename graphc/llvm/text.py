@@ -317,13 +317,13 @@ class Writer:
         """The larger, NaN if either is: ``a`` where a > b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
         if element(a.type).startswith("i"):
             return self.select(self.icmp("sgt", a, b), a, b)
-        return self.select(self.or_(self.fcmp("ogt", a, b), self.fcmp("uno", a, a)), a, b)
+        return self.select(self.fcmp("uno", a, a), a, self.select(self.fcmp("ogt", a, b), a, b))
 
     def minimum(self, a: Value, b: Value) -> Value:
         """The smaller, NaN if either is: ``a`` where a < b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
         if element(a.type).startswith("i"):
             return self.select(self.icmp("slt", a, b), a, b)
-        return self.select(self.or_(self.fcmp("olt", a, b), self.fcmp("uno", a, a)), a, b)
+        return self.select(self.fcmp("uno", a, a), a, self.select(self.fcmp("olt", a, b), a, b))
 
     # Comparison, selection, conversion
 
