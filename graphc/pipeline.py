@@ -44,7 +44,7 @@ from graphc.kernels.lower import index_users, lower
 from graphc.kernels.memory import place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
-from graphc.rewrite.phases import PHASES, Rewritten, run
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
 
 LOSS = "loss"
 
@@ -187,13 +187,19 @@ def as_inputs(graph: Graph) -> Graph:
 # Deriving
 
 
-def derive(declared: Declared) -> tuple[Graph, Backward | None, Graph]:
-    """The whole step as one graph: forward, backward and update; the ledger and the graph that it speaks of."""
+def derive(declared: Declared, fast_math: bool = True) -> tuple[Graph, Backward | None, Graph]:
+    """The whole step as one graph: forward, backward and update; the ledger and the graph that it speaks of.
+
+    What is differentiated has its stable forms already; without ``fast_math`` those alone that keep every bit.
+    """
     if declared.loss is None:
         return declared.graph, None, declared.graph
-    source = rebuild(declared.graph, copy_node)[0]
+    source = run(declared.graph, BEFORE_DERIVATIVES, fast_math=fast_math).graph
     loss = source.outputs[LOSS]
     leaves = {node.attr: node for node in source.nodes if node.kind == "param"}
+    for name in declared.trained:
+        if name not in leaves:
+            raise NotDifferentiable(f"compile: the loss does not depend on {name} in a differentiable way")
     wanted = [leaves[name] for name in declared.trained]
     updates, source.updates = source.updates, {}
     found = backward(source, {loss: one(source, loss.dtype.name)}, wanted)
@@ -239,7 +245,7 @@ def stages(declared: Declared, options: Options) -> Stages:
 
 
 def _stages(declared: Declared, options: Options) -> Stages:
-    step, found, derived = derive(declared)
+    step, found, derived = derive(declared, options.fast_math)
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
     verify(rewritten.graph)

@@ -130,7 +130,7 @@ def test_other_objects_go_the_slow_way(bare: Compiled, rng: np.random.Generator)
         with pytest.raises(errors.GraphcError):
             step(**{**data, **wrong})
     with pytest.raises(TypeError):
-        step(data["x"], **data)  # type: ignore[call-arg]
+        step(data["x"], **data)
     with pytest.raises(errors.InputError):
         step()
 

@@ -188,6 +188,8 @@ SATURATED: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]
     "softmax": (lambda x: gc.softmax(x)[0], [1000.0, -1000.0], [0, 0]),
     "log_softmax": (lambda x: gc.log_softmax(x)[1], [1000.0, -1000.0], [-1, 1]),
     "cross_entropy": (lambda x: gc.cross_entropy(x, gc.const(1)), [1000.0, -1000.0], [1, -1]),
+    "log of 1 + exp": (lambda x: gc.log(1 + gc.exp(x)), [-1000.0, 1000.0], [0, 1]),
+    "1 over 1 + exp": (lambda x: 1 / (1 + gc.exp(-x)), [-1000.0, 1000.0], [0, 0]),
 }
 
 
@@ -198,3 +200,10 @@ def test_value_far_out(name: str) -> None:
     value = gc.grad(sum(function(x)), x).eval(x=at)
     assert value.dtype == np.float32
     np.testing.assert_allclose(np.asarray(value, np.float64), np.array(wanted), rtol=1e-6, atol=1e-30)
+
+
+def test_a_step_is_derived_from_stable_forms() -> None:
+    x, w = gc.input("x", (2,)), gc.param("w", (2,), init=gc.init.ones())
+    step = gc.compile(gc.sum(gc.log(1 + gc.exp(x * w))), gc.optim.sgd(lr=1.0), cache=False)
+    assert step(x=[1000.0, -1000.0]) == 1000
+    np.testing.assert_array_equal(step.params["w"], [-999, 1])

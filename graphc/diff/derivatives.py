@@ -18,7 +18,7 @@ from graphc.graph.graph import Graph, Node
 from graphc.graph.scalar import BodyBuilder
 from graphc.notation.expressions import has_name
 from graphc.ops.record import text
-from graphc.rewrite.phases import PHASES, run
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, run
 
 
 @overload
@@ -77,8 +77,7 @@ def jvp(
     for tensor, tangent in zip(wanted, given, strict=True):
         _same_shape("jvp", "tangent", tensor, tangent)
         _check_float("jvp", tensor)
-    names = _outputs(outs + given)
-    interned = intern(names, wanted)
+    interned = _stable(outs + given, wanted)
     graph = interned.graph
     starts = {interned.node[x]: interned.node[t] for x, t in zip(wanted, given, strict=True)}
     moved = forward(graph, [interned.node[o] for o in outs], starts)
@@ -101,7 +100,7 @@ def jacobian(output: Tensor, wrt: Tensor) -> Tensor:
     """All derivatives of ``output`` by ``wrt``; shape: that of the output followed by that of ``wrt``."""
     _check_float("jacobian", output)
     _check_float("jacobian", wrt)
-    interned = intern(_outputs([output]), [wrt])
+    interned = _stable([output], [wrt])
     graph, node = interned.graph, interned.node[output]
     seed = _identity(graph, node)
     found = backward(graph, {node: seed}, [interned.node[wrt]], lead=node.shape).cotangents[0]
@@ -126,7 +125,7 @@ def vjp_of(
         fail(NotDifferentiable(f"{what}: unused={unused!r} given; needs 'raise' or 'zero'"))
     for tensor in [*outputs, *wanted]:
         _check_float(what, tensor)
-    interned = intern(_outputs(outputs + (cotangents or [])), wanted)
+    interned = _stable(outputs + (cotangents or []), wanted)
     found = _backward(interned, outputs, wanted, cotangents).cotangents
     nodes: list[Node] = []
     for tensor, node in zip(wanted, found, strict=True):
@@ -145,6 +144,16 @@ def _backward(
         node = interned.node[output]
         seeds[node] = one(graph, output.dtype.name) if cotangents is None else interned.node[cotangents[k]]
     return backward(graph, seeds, [interned.node[t] for t in wanted])
+
+
+def _stable(tensors: list[Tensor], wanted: list[Tensor]) -> Interned:
+    """The graph of ``tensors`` and ``wanted`` in its stable forms: the derivative of log(1 + exp(x)), written as three
+    operations, would be NaN at 1000, that of a softplus is 1.
+    """
+    interned = intern(_outputs(tensors + wanted), wanted)
+    made = run(interned.graph, BEFORE_DERIVATIVES, protect=frozenset(interned.node[t] for t in wanted))
+    node = {t: new for t, old in interned.node.items() if isinstance(new := made.replaced.get(old), Node)}
+    return Interned(made.graph, node, interned.leaves)
 
 
 def one(graph: Graph, dtype: str) -> Node:
