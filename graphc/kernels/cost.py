@@ -5,38 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from graphc.graph.primitives import cost_of
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike, evaluate, product
 from graphc.kernels.form import Kernel, Nest, Program
 
-# Additions that one evaluation costs, all lanes together: measured on vector maths of this package, rounded.
-_HEAVY = 16
-_LIGHT = frozenset(
-    (
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "equal",
-        "not_equal",
-        "less",
-        "less_equal",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "logical_not",
-        "cast",
-        "isnan",
-        "isinf",
-        "isfinite",
-        "sign",
-    )
-)
-_FREE = frozenset(("const", "size", "index", "acc", "read"))
+SOURCES = ("const", "size", "index", "acc", "read")  # instructions that compute nothing
 
 # Picoseconds: of one operation in a vector loop, of one multiply-add in a register tile, of one byte moved, of a
 # kernel's call.
@@ -134,4 +108,4 @@ def _kernel(kernel: Kernel, program: Program) -> KernelCost:
 
 
 def _weight(instrs: tuple[Instr, ...]) -> int:
-    return sum(0 if i.op in _FREE else 1 if i.op in _LIGHT else _HEAVY for i in instrs)
+    return sum(cost_of(i.op) for i in instrs if i.op not in SOURCES)

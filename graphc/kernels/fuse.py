@@ -13,38 +13,12 @@ from dataclasses import dataclass, field
 
 from graphc.graph.formula import Formula, FromData, Read, data_indices, plain
 from graphc.graph.graph import Graph, Node
+from graphc.graph.primitives import cost_of
 from graphc.graph.sizes import at_most, product
 from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
 GROUP_LIMIT = 60  # instructions in one nest, which keeps its function near 500 lines of LLVM
-HEAVY = 12  # what vector maths counts for beside an addition
-# Instructions that cost about one addition; all others are worth a buffer rather than a second evaluation.
-CHEAP = frozenset(
-    (
-        "read",
-        "const",
-        "index",
-        "size",
-        "cast",
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "equal",
-        "not_equal",
-        "less",
-        "less_equal",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "logical_not",
-    )
-)
 
 
 @dataclass(slots=True)
@@ -140,7 +114,7 @@ def _kept(graph: Graph, nodes: list[Node]) -> set[Node]:
 
 def _must_keep(node: Node, uses: list[tuple[Node, Read | None]]) -> bool:
     formula = node.formula
-    light = all(i.op in CHEAP for i in formula.body.instrs) and len(formula.body.instrs) <= 6
+    light = len(formula.body.instrs) <= 6 and all(cost_of(i.op) == 1 for i in formula.body.instrs)
     readers = {user for user, _ in uses}
     if len(uses) > 1 and not (light and len(formula.reads) <= 2 and len(readers) <= 3):
         return True
@@ -156,7 +130,7 @@ def _must_keep(node: Node, uses: list[tuple[Node, Read | None]]) -> bool:
 
 def _instructions(formula: Formula) -> int:
     """The size of a body, vector maths counted for what it is written out."""
-    return sum(1 if i.op in CHEAP else HEAVY for i in formula.body.instrs) + 4 * len(formula.guards)
+    return sum(cost_of(i.op) for i in formula.body.instrs) + 4 * len(formula.guards)
 
 
 def loads(node: Node, kept: set[Node]) -> list[tuple[Node, bool]]:
