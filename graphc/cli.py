@@ -9,6 +9,7 @@ import argparse
 import runpy
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 import numpy as np
@@ -111,8 +112,15 @@ def _indented(text: str) -> str:
 
 def _loaded(target: str) -> TrainStep | Function:
     """The step that a script's variable holds. Raises UsageError where there is none."""
-    file, _, name = target.partition(":") if not target[1:3] == ":\\" else (target, "", "")
-    variables = runpy.run_path(file, run_name="__graphc__")
+    file, _, name = target.rpartition(":") if ":" in target[2:] else (target, "", "")
+    try:
+        variables = runpy.run_path(file, run_name="__graphc__")
+    except (errors.GraphcError, OSError):
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's script may raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        place = f"{file}:{lines[-1]}" if lines else file
+        raise errors.UsageError(f"{place}: the script stops with {type(error).__name__}: {error}") from None
     found = variables.get(name or "step")
     if not isinstance(found, (TrainStep, Function)):
         steps = [key for key, value in variables.items() if isinstance(value, (TrainStep, Function))]

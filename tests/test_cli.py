@@ -72,3 +72,11 @@ def test_check_fails_a_wrong_gradient(
     monkeypatch.setattr(check, "STEP", 10.0)  # differences that coarse agree with no derivative
     assert main(["check", script]) == 1
     assert "FAIL" in capsys.readouterr().out
+
+
+def test_a_script_that_stops_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import graphc as gc\n\nstep = undefined + 1\n")
+    assert main(["check", str(path)]) == 2
+    expected = f"UsageError: {path}:3: the script stops with NameError: name 'undefined' is not defined\n"
+    assert capsys.readouterr().err == expected
