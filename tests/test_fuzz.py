@@ -125,8 +125,8 @@ def check(number: int, made: Draft) -> None:
     exact = evaluate(built.graph, given, dtype64=True)[built.node[loss]]
     got = gc.compile(loss, cache=False)(**given)
     wide = made.dtype == "float64" and not made.used["cast"]  # a cast to float32 rounds what follows
-    bounds = {"rtol": 1e-9, "atol": 1e-10} if wide else {"rtol": 2e-3, "atol": 2e-4}
-    np.testing.assert_allclose(np.float64(got), np.float64(exact), err_msg=f"graph {number}", **bounds)
+    rtol, atol = (1e-9, 1e-10) if wide else (2e-3, 2e-4)
+    np.testing.assert_allclose(np.float64(got), np.float64(exact), rtol, atol, err_msg=f"graph {number}")
     floats = [leaf for leaf in built.leaves.values() if leaf.dtype.kind == "f"]
     if not wide or not floats or made.used["stop_gradient"]:
         return
