@@ -6,11 +6,14 @@ Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what wa
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -24,15 +27,55 @@ from graphc.runtime.step import Function, TrainStep
 
 HELD_OUT = 397  # images, drawn at random by a fixed seed, that training does not see
 
+EXAMPLES = """\
+A script declares a network and compiles it; FILE[:NAME] names the script and the variable in it:
+
+  import graphc as gc
+  x = gc.input("x", (gc.dim("N"), 4))
+  t = gc.input("t", (gc.dim("N"),))
+  w = gc.param("w", (4,))
+  step = gc.compile(gc.mse(x @ w, t), gc.optim.sgd(lr=0.1))
+
+  graphc show model.py --stage grad       the derivatives, as maths
+  graphc show model.py:step --stage asm   the machine code
+  graphc check model.py                   are derivatives and compiled results right?
+
+The script runs as a module that is imported does, so keep training behind: if __name__ == "__main__":
+"""
+STAGE_HELP = """\
+stages, in the order in which they are made:
+  declared    the graph as text that parses back
+  forward     the forward pass, as maths
+  grad        the derivatives, as maths
+  update      the optimizer's update, as maths
+  ledger      the chain rule, node by node: upstream x local, summed
+  rewrites    every rewrite that fired, before and after
+  optimized   the graph after rewriting
+  kernels     the fused loops
+  memory      which buffer lies where in the arena, from which kernel to which
+  llvm, asm   the code
+"""
+CHECK_HELP = """\
+Draws inputs and weights (integer inputs inside the bounds of what they index) and compares
+  - what the compiled step computes, loss and derivatives, with a plain evaluation in float64;
+  - each derivative with a central difference of the forward pass in float64.
+Exit code 0: all agree; 1: something differs; 2: the script or the name is not as it should be.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the process's exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        return int(given.run(given))
+        code = int(given.run(given))
+        sys.stdout.flush()
+        return code
     except errors.GraphcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of a pipe, ``head`` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at exit
+        return 0
     except OSError as error:
         print(f"{error.filename or 'file'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -43,28 +86,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="graphc", description="Turn a declared network into one native function: forward, backward, update."
+        prog="graphc",
+        description="Turn a declared network into one native function: forward pass, back propagation, update.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train a network on handwritten digits, showing the maths first")
-    demo.add_argument("--epochs", type=int, default=60, help="passes over the training images (60)")
+    demo.add_argument("--epochs", type=_positive, default=60, help="passes over the training images (60)")
     demo.add_argument("--no-progress", action="store_true", help="without a progress bar")
     demo.set_defaults(run=_demo)
-    show = commands.add_parser("show", help="print a stage of a compiled step")
-    _target(show)
-    show.add_argument("--stage", choices=compiler.STAGES, default="forward", help="the stage to print (forward)")
+    show = _with_target(commands, "show", "print a stage of a compiled step or function", STAGE_HELP)
+    show.add_argument(
+        "--stage",
+        choices=compiler.STAGES,
+        default="forward",
+        metavar="S",
+        help="the stage to print, of those below (forward)",
+    )
     show.set_defaults(run=_show)
-    check = commands.add_parser("check", help="compare a step's gradients and results with slower, plainer ones")
-    _target(check)
+    check = _with_target(commands, "check", "compare a step's results and derivatives with plainer ones", CHECK_HELP)
     check.add_argument("--seed", type=int, default=0, help="of the inputs that are drawn (0)")
     check.set_defaults(run=_check)
     return parser
 
 
-def _target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "target", metavar="FILE[:NAME]", help="a Python script and the variable in it that holds the step (step)"
+def _with_target(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, epilog: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "target",
+        metavar="FILE[:NAME]",
+        help="a Python script and the variable in it that holds the step or function (step)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} given; needs at least 1")
+    return number
 
 
 def _demo(given: argparse.Namespace) -> int:
@@ -94,7 +159,8 @@ def _demo(given: argparse.Namespace) -> int:
     print(_indented(step.show("grad")))
     print("\n3. Update: stochastic gradient descent with momentum.\n")
     print(_indented(step.show("update")))
-    print(f"\nCompiled into one native function in {seconds:.2f} s; training on {n_train} images.")
+    print(f"\nCompiled into one native function in {seconds:.2f} s.")
+    print(f"Training on {n_train} images; {HELD_OUT}, drawn at random by a fixed seed, are held out.")
     data = {"x": images[:n_train], "y": labels[:n_train]}
     history = step.fit(data, batch_size=32, epochs=given.epochs, progress=not given.no_progress)
     predict = step.function(logits)
@@ -114,7 +180,8 @@ def _loaded(target: str) -> TrainStep | Function:
     """The step that a script's variable holds. Raises UsageError where there is none."""
     file, _, name = target.rpartition(":") if ":" in target[2:] else (target, "", "")
     try:
-        variables = runpy.run_path(file, run_name="__graphc__")
+        with _beside(file):
+            variables = runpy.run_path(file, run_name="__graphc__")
     except (errors.GraphcError, OSError):
         raise
     except (Exception, SystemExit) as error:  # whatever the user's script may raise
@@ -127,6 +194,17 @@ def _loaded(target: str) -> TrainStep | Function:
         there = f"there are {', '.join(steps)}" if steps else "there is none"
         raise errors.UsageError(f"{file}: {name or 'step'} is no compiled step; {there}")
     return found
+
+
+@contextmanager
+def _beside(file: str) -> Iterator[None]:
+    """With the script's folder first where modules are looked for, as Python has it for a script that it runs."""
+    before = list(sys.path)
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _show(given: argparse.Namespace) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from graphc.cli import main
+from graphc.compiler import STAGES
 from graphc.inspect import check
 
 STEP = """
@@ -80,3 +83,49 @@ def test_a_script_that_stops_is_told_with_its_line(tmp_path: Path, capsys: pytes
     assert main(["check", str(path)]) == 2
     expected = f"UsageError: {path}:3: the script stops with NameError: name 'undefined' is not defined\n"
     assert capsys.readouterr().err == expected
+
+
+def test_a_script_imports_what_lies_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sizes_of_a_model.py").write_text("WIDTH = 6\n")
+    path = tmp_path / "model.py"
+    path.write_text("from sizes_of_a_model import WIDTH\n" + STEP.replace("6", "WIDTH"))
+    before = list(sys.path)
+    assert main(["show", str(path), "--stage", "grad"]) == 0
+    assert "d_w = " in capsys.readouterr().out
+    assert sys.path == before
+
+
+def test_a_mistake_in_the_script_is_told_as_the_library_tells_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text('import graphc as gc\nstep = gc.input("x", (2, 3)) @ gc.input("y", (4, 5))\n')
+    assert main(["show", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("ShapeError: matmul: ")
+    assert f"{path}:2" in printed
+
+
+def test_without_an_epoch_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--epochs", "0"])
+    assert stopped.value.code == 2
+    assert "0 given; needs at least 1" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_mistake(script: str) -> None:
+    command = f"{sys.executable} -W error -m graphc show {script} --stage asm | head -n 1"
+    done = subprocess.run(
+        command, shell=True, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["show", "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out.partition("stages, in the order")[2]
+    assert [stage for stage in STAGES if not re.search(rf"^  (.*, )?{stage}\b", printed, re.MULTILINE)] == []
