@@ -176,7 +176,7 @@ def check_gradients(number: int, built: Interned, loss: gc.Tensor, given: Values
     analytic = sum(float((d * g).sum()) for d, g in zip(directions.values(), found, strict=True))
 
     def at(step: float) -> float:
-        moved = {name: given[name] + step * d for name, d in directions.items()}
+        moved = {name: np.asarray(given[name], np.float64) + step * d for name, d in directions.items()}
         return float(evaluate(built.graph, {**given, **moved})[built.node[loss]])
 
     numeric = (at(DIFFERENCE) - at(-DIFFERENCE)) / (2 * DIFFERENCE)
