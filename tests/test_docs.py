@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_SHOWN = re.compile(r"^```python\n(.*?)^```\n\nprints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 
 
@@ -61,6 +62,13 @@ def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link).resolve() for link in _LINK.findall(index.read_text(encoding="utf-8"))}
     assert [page for page in PAGES[1:] if page != index and page.resolve() not in linked] == []
+
+
+def test_what_the_readme_says_is_printed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _SHOWN.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown is not None
+    run(ROOT / "README.md", [Block(shown[1], 1)])
+    assert capsys.readouterr().out == shown[2]
 
 
 def test_blocks_are_found_and_their_failures_seen(tmp_path: Path) -> None:
