@@ -123,3 +123,26 @@ def test_kl_div_at_target_zero() -> None:
     assert loss.eval(**given) == 1
     np.testing.assert_array_equal(gc.grad(loss, q).eval(p=given["p"]), [0, -1])
     assert np.isfinite(gc.grad(loss, p).eval(**given)).all()
+
+
+@pytest.mark.parametrize("chosen", ["gathered", "turned", "sliced"])
+def test_log_of_an_underflowing_softmax_through_a_view(chosen: str) -> None:
+    """The stable form is found although an indexing, a transpose or a slice stands between log and softmax."""
+    z = gc.param("z", (2, 3))
+    p = gc.softmax(z, axis=1)
+    seen = {
+        "gathered": lambda: gc.gather(p, gc.const(np.array([[2], [0]])), axis=1),
+        "turned": lambda: gc.transpose(p)[::2],
+        "sliced": lambda: p[:, 2:],
+    }[chosen]()
+    weights = np.array([[300.0, 0.0, -300.0], [-300.0, 0.0, 1.0]])
+    loss = -gc.mean(gc.log(seen))
+    exact = {"gathered": 450.656, "turned": 225.406, "sliced": 300.157}[chosen]
+    np.testing.assert_allclose(gc.compile(loss, cache=False)(z=weights), exact, rtol=1e-4)
+    gradient = gc.grad(loss, z).eval(z=weights)
+    probability = np.exp(weights - weights.max(1, keepdims=True))
+    probability /= probability.sum(1, keepdims=True)
+    picked = {"gathered": [[0, 0, 1], [1, 0, 0]], "turned": [[1, 0, 1], [1, 0, 1]], "sliced": [[0, 0, 1], [0, 0, 1]]}
+    counts = np.array(picked[chosen])
+    wanted = (probability * counts.sum(1, keepdims=True) - counts) / counts.sum()
+    np.testing.assert_allclose(gradient, wanted, atol=1e-6)

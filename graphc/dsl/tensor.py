@@ -313,7 +313,7 @@ def apply(record: Record, *operands: TensorLike, **attrs: AttrValue) -> Tensor:
                 inputs.append(operand)
             slots.append(place)
             types.append(TensorType(operand.shape, operand.dtype))
-        if not inputs:
+        if operands and not inputs:
             inputs = [as_tensor(operands[0], None, record.name)]
             slots, types[0] = [0], TensorType((), inputs[0].dtype)
         if whole:

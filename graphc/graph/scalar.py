@@ -268,7 +268,7 @@ class BodyBuilder:
         typed = [o.dtype for o in operands[skip:] if isinstance(o, Scalar)]
         common = promote(*typed) if typed else float32
         if not typed and all(isinstance(o, int) for o in operands[skip:]):
-            common = int64
+            common = boolean if all(isinstance(o, bool) for o in operands[skip:]) else int64
         for operand in operands[skip:]:
             if not isinstance(operand, Scalar):
                 common = with_number(common, operand)

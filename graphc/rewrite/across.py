@@ -15,7 +15,7 @@ from graphc.graph.formula import Affine, Formula, Read
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
 from graphc.rewrite.engine import Rewriter, RuleSet
-from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, moved, variables_of
+from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
 
@@ -113,9 +113,10 @@ def _root(node: Node) -> str:
 
 def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
-    formula = made.formula
     if not any(n.kind == "formula" and n.formula.combine == "none" for n in made.inputs):
         return None
+    made = _through_views(work, made)
+    formula = made.formula
     above = parents_of(formula.body)
     if not any(
         is_map(made.inputs[r.operand])
@@ -138,6 +139,27 @@ def across(work: Work, made: Applied) -> Applied | None:
         return None
     work.note_firings(fired)
     return done
+
+
+def _through_views(work: Work, made: Applied) -> Applied:
+    """The formula with those reads of views replaced by reads of what they show where a rule may match that."""
+    if not any(is_view(node) and node not in work.protected for node in made.inputs):
+        return made
+    formula, operands, reads = made.formula, Operands(made.inputs), list(made.formula.reads)
+    above = parents_of(formula.body)
+    for k, read in enumerate(reads):
+        node, index = made.inputs[read.operand], read.index
+        while is_view(node) and not (node in work.protected or read.guards or node.formula.guards):
+            found = moved(index, node, operands)
+            if found is None or found.reads[0].guards:
+                break
+            node, index = operands.nodes[found.reads[0].operand], found.reads[0].index
+            if is_map(node) and _may_match(work.scalars, above[k], node.formula.body, formula.reads, made.inputs):
+                reads[k] = Read(operands.number(node), index)
+                break
+    return (
+        Applied(replace(formula, reads=tuple(reads)), tuple(operands.nodes)) if reads != list(formula.reads) else made
+    )
 
 
 _STABILISING = dict.fromkeys(rule.name for rule in STABILISE.rules)
