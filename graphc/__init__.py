@@ -4,7 +4,7 @@ Declare tensors and what follows from them, read the derivatives, compile forwar
 function, and train it.
 """
 
-from graphc.compiler import compile
+from graphc.compiler import compile, explain
 from graphc.diff.derivatives import (
     grad,
     hessian,
@@ -174,7 +174,6 @@ from graphc.errors import (
 from graphc.graph.dtypes import boolean, float32, float64, int32, int64
 from graphc.graph.sizes import Size
 from graphc.graph.sym import sym
-from graphc.inspect.explain import explain
 from graphc.runtime.step import Function, TrainStep
 
 __version__ = "0.1.0"

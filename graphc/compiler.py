@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import backward
@@ -21,12 +22,12 @@ from graphc.dsl.targets import (
     check_seed,
     check_threads,
 )
-from graphc.dsl.tensor import Tensor
+from graphc.dsl.tensor import Tensor, given_values
 from graphc.errors import DefinitionError, GraphcError, InternalError, UsageError
 from graphc.graph.graph import Array, Graph, Node, copy_node, rebuild
 from graphc.graph.text import to_text
 from graphc.inspect.check import CheckReport, check_graph
-from graphc.inspect.explain import explained
+from graphc.inspect.explain import Explanation, Ledger, explained, forms_of, ledger_of
 from graphc.kernels.cost import cost
 from graphc.kernels.layout import Layout, Results
 from graphc.kernels.show import memory_text, program_text
@@ -43,8 +44,9 @@ from graphc.pipeline import (
     declare_step,
     gradient_name,
     stages,
+    with_training,
 )
-from graphc.rewrite.phases import PHASES, run
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, run
 from graphc.runtime import cache as disk
 from graphc.runtime.jit import assembly, compiler_version
 from graphc.runtime.program import Compiled, compile_program
@@ -229,7 +231,7 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
         "forward": lambda: _maths(declared.graph, dict(declared.graph.outputs)),
         "grad": lambda: _gradients(made),
         "update": lambda: _updates(declared),
-        "ledger": lambda: str(explained(made.derived, made.backward)) if made.backward else _NO_LOSS,
+        "ledger": lambda: _ledger(made, options),
         "optimized": lambda: to_text(made.rewritten.graph),
         "rewrites": lambda: made.rewritten.text(),
         "kernels": lambda: program_text(made.program),
@@ -262,6 +264,14 @@ def _gradients(made: Stages) -> str:
     return maths(run(graph, PHASES, fast_math=False, protect=named).graph) + "\n"
 
 
+def _ledger(made: Stages, options: Options) -> str:
+    """The chain rule of a step, row by row."""
+    if made.backward is None:
+        return _NO_LOSS
+    stable = run(made.declared.graph, BEFORE_DERIVATIVES, fast_math=options.fast_math)
+    return str(explained(made.derived, made.backward, forms=forms_of(made.declared.graph, stable)))
+
+
 def _updates(declared: Declared) -> str:
     """The new values of parameters and states as maths, over gradients as ``d_`` and their names."""
     names = {gradient_name(name): f"d_{name}" for name in declared.trained}
@@ -273,6 +283,64 @@ def _updates(declared: Declared) -> str:
     graph = rebuild(declared.graph, make)[0]
     graph.outputs = {}
     return maths(graph) + "\n"
+
+
+def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:
+    """The chain rule from a scalar loss back to every floating leaf, one row a node.
+
+    values: arrays for the inputs by name (weights not given have their initial values); rows then hold live numbers,
+    computed by compiled code whose results are all the ledger's nodes.
+
+    Raises: NotDifferentiable for a loss that is no floating scalar; what ``Tensor.eval`` raises for values.
+
+    >>> import graphc as gc
+    >>> x, y = gc.input("x", (3,)), gc.input("y", (3,))
+    >>> print(gc.explain(gc.sum(x * y)).rows[-1].terms[0].product)
+    d_x = d_multiply[i] * y[i]
+    >>> print(gc.explain(gc.sum(x * y), values={"x": [1, 2, 3], "y": [0.5, 0, 2]}).rows[-2].live.cotangent)
+    d_y (3,): 1 to 3, norm 3.742
+    """
+    try:
+        ledger = ledger_of(loss)
+        if values is None:
+            return ledger.explained()
+        given = given_values(ledger.leaves, values, "explain")
+        ends = dict(ledger.graph.outputs)
+        nodes = {f"{node.number}": node for node in ledger.shown_nodes()}
+        found = _computed(ledger, nodes, given)
+        note = _rounding_note(ends, found, _computed(ledger, ends, given))
+        return ledger.explained(found, note)
+    except GraphcError as error:
+        raise located(error) from None
+
+
+def _computed(ledger: Ledger, outputs: Mapping[str, Node], given: Mapping[str, Array]) -> dict[Node, Array]:
+    """The values of some of a ledger's nodes, by one compiled function that gives them all."""
+    graph = ledger.graph
+    graph.outputs = dict(outputs)
+    results = Results("dict", "", tuple((name, name) for name in outputs))
+    declared = Declared(as_inputs(with_training(graph, True)), results, ledger.leaves)
+    compiled, _ = compiled_program(declared, Options())
+    function = Function(Loaded(compiled, host(), None, name="explain"))
+    wanted = [slot.name for slot in function.program.slots] + list(function.hyper)
+    made = function(**{name: given[name] for name in wanted})
+    return {node: made[name] for name, node in outputs.items()}
+
+
+def _rounding_note(ends: Mapping[str, Node], found: Mapping[Node, Array], alone: Mapping[Node, Array]) -> str:
+    """What keeping every row does to the results that a step computes too: fusion rounds otherwise."""
+    differences = []
+    for name, node in ends.items():
+        a, b = (np.asarray(values[node], np.float64) for values in (found, alone))
+        if not np.array_equal(a, b, equal_nan=True):
+            scale = float(np.max(np.abs(b), initial=0.0)) or 1.0
+            differences.append(f"{name} by {float(np.nanmax(np.abs(a - b))) / scale:.1e} of its largest")
+    if not differences:
+        return "numbers of compiled code that keeps every row; loss and gradients have the bits of one that keeps none"
+    return (
+        "numbers of compiled code that keeps every row; with none kept, kernels are fused otherwise, and round so:\n  "
+        + ", ".join(differences)
+    )
 
 
 # Checking

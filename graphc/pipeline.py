@@ -110,7 +110,7 @@ def declare_function(target: object, *, what: str = "compile", shared: bool = Fa
     interned = intern(outputs)
     graph = interned.graph
     graph.updates = {}
-    graph = _with_training(graph, False)
+    graph = with_training(graph, False)
     if not shared:
         graph = as_inputs(graph)
     results = Results(kind, "", tuple((name, name) for name in outputs))
@@ -154,7 +154,7 @@ def declare_step(
     _count_steps(graph)
     graph.outputs = {name: interned.node[tensor] for name, tensor in named.items()}
     results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs))
-    graph = _with_training(graph, True)
+    graph = with_training(graph, True)
     return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS])
 
 
@@ -165,7 +165,7 @@ def _count_steps(graph: Graph) -> None:
     graph.updates[count] = graph.formula(Formula((), (), (), (Read(0, ()),), body), (count,))
 
 
-def _with_training(graph: Graph, training: bool) -> Graph:
+def with_training(graph: Graph, training: bool) -> Graph:
     """The graph with the leaf ``training`` decided."""
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:

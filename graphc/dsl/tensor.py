@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from graphc.dsl.build import Built, build
+from graphc.dsl.build import build
 from graphc.dsl.handle import Handle, caller, located
 from graphc.dsl.init import initial
 from graphc.dsl.show import latex_of, text_of
@@ -360,34 +360,34 @@ def weak_of(value: object) -> Weak | None:
 
 def _evaluate(tensor: Tensor, values: Mapping[str, ArrayLike]) -> Array:
     built = build({"value": tensor})
-    return evaluate(built.graph, given_values(built, values), [built.node[tensor]])[built.node[tensor]]
+    return evaluate(built.graph, given_values(built.leaves, values), [built.node[tensor]])[built.node[tensor]]
 
 
-def given_values(built: Built, values: Mapping[str, ArrayLike]) -> dict[str, Array]:
+def given_values(leaves: Mapping[str, Handle], values: Mapping[str, ArrayLike], what: str = "eval") -> dict[str, Array]:
     """The value of every leaf by name: as given, else a weight's initial value or a hyper-parameter's default.
 
     Raises: InputError for an input that is missing or unknown; DTypeError for one that does not fit.
     """
     given: dict[str, Array] = {}
-    for name, leaf in built.leaves.items():
+    for name, leaf in leaves.items():
         if name in values:
-            given[name] = _checked(name, leaf, values[name])
+            given[name] = _checked(what, name, leaf, values[name])
         elif leaf.kind == "hyper":
             given[name] = np.asarray(leaf.leaf.default, leaf.dtype.numpy)
         elif leaf.kind in ("param", "state"):
             given[name] = initial(leaf, name, 0)
         else:
-            raise InputError(f"eval: input {name!r} is missing; it has shape {text(leaf.shape)}")
+            raise InputError(f"{what}: input {name!r} is missing; it has shape {text(leaf.shape)}")
     for name in values:
-        if name not in built.leaves:
-            raise InputError(f"eval: {name!r} given; the tensor has {', '.join(built.leaves) or 'no inputs'}")
+        if name not in leaves:
+            raise InputError(f"{what}: {name!r} given; the tensor has {', '.join(leaves) or 'no inputs'}")
     return given
 
 
-def _checked(name: str, leaf: Handle, value: ArrayLike) -> Array:
+def _checked(what: str, name: str, leaf: Handle, value: ArrayLike) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and leaf.dtype.kind != "f"):
-        raise DTypeError(f"eval: {name} of type {array.dtype} given; needs {leaf.dtype}")
+        raise DTypeError(f"{what}: {name} of type {array.dtype} given; needs {leaf.dtype}")
     return array.astype(leaf.dtype.numpy)
 
 

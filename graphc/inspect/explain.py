@@ -2,6 +2,7 @@
 the sum.
 
 The ledger is the one that the differentiator itself wrote while it built the backward graph; nothing is derived twice.
+What is differentiated has passed the stable forms first, so the ledger speaks of those, and says what they stand for.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, Row, Term, backward, local_derivatives
-from graphc.dsl.build import build
-from graphc.dsl.tensor import Tensor, fail, given_values
+from graphc.dsl.intern import intern
+from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import NotDifferentiable, UsageError
-from graphc.graph.formula import Formula
+from graphc.graph.formula import Formula, plain
 from graphc.graph.graph import Array, ConstValue, Graph, Node
 from graphc.graph.show import formula_text, type_text
+from graphc.inspect.live import Live, n_saturated, numbers, sizes_text
+from graphc.notation.show import to_text
 from graphc.ops.record import text
-from graphc.reference import evaluate
-from graphc.rewrite.phases import PHASES, Rewritten, run
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
 from graphc.rewrite.solve import solve
 
 
@@ -41,8 +40,8 @@ class TermText:
 
 @dataclass(frozen=True, slots=True)
 class RowText:
-    """One node of the ledger, as text. became: the node that took its cotangent's place after rewriting, or why there
-    is none; numbers: range and norm of value and cotangent where values were given."""
+    """One node of the ledger, as text. became: the node that took its cotangent's place in the rewritten graph, or why
+    there is none; live: numbers of value and cotangent where values were given."""
 
     name: str
     type: str
@@ -52,60 +51,119 @@ class RowText:
     terms: tuple[TermText, ...]
     total: str
     became: str = ""
-    numbers: str = ""
+    live: Live | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A value that was put into a stable form before it was differentiated: as declared, and as it now stands."""
+
+    declared: str
+    stable: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.declared}  ->  {self.stable}" + (f"    [{self.source}]" if self.source else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The ledger, from the loss back to the inputs. ``print`` it, or read ``rows``."""
+    """The ledger, from the loss back to the inputs. ``print`` it, or read ``rows``.
+
+    forms: what stands in another form than declared. note: where live numbers may differ from a step's.
+    """
 
     rows: tuple[RowText, ...]
+    forms: tuple[Form, ...] = ()
+    note: str = ""
 
     def __str__(self) -> str:
-        return "\n\n".join(_row_text(row) for row in self.rows) + "\n"
+        parts = [_row_text(row) for row in self.rows]
+        if self.forms:
+            parts.insert(0, "\n".join(["differentiated in stable forms", *(f"  {form}" for form in self.forms)]))
+        live = [row.live for row in self.rows if row.live is not None]
+        if live:
+            parts.append(sizes_text(live))
+        return "\n\n".join([*parts, *([self.note] if self.note else [])]) + "\n"
 
     __repr__ = __str__
 
 
-def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:
-    """The chain rule from a scalar loss back to every floating leaf, one row a node.
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A loss's ledger, with the graph that it speaks of, whose outputs are ``loss`` and the leaves' cotangents.
 
-    values: arrays for the inputs by name (weights not given have their initial values); rows then hold live numbers, by
-    the reference evaluator.
+    leaves: the declared leaves by name. became: of a cotangent what took its place in the rewritten graph.
+    """
 
-    Raises: NotDifferentiable for a loss that is no floating scalar; what ``Tensor.eval`` raises for values.
+    graph: Graph
+    backward: Backward
+    leaves: Mapping[str, Tensor]
+    became: Mapping[Node, str]
+    forms: tuple[Form, ...]
 
-    >>> import graphc as gc
-    >>> x, y = gc.input("x", (3,)), gc.input("y", (3,))
-    >>> print(gc.explain(gc.sum(x * y)).rows[-1].terms[0].product)
-    d_x = d_multiply[i] * y[i]
+    def explained(self, values: Mapping[Node, Array] | None = None, note: str = "") -> Explanation:
+        """The ledger as text; values: of the nodes in ``shown_nodes``, for live numbers."""
+        return explained(self.graph, self.backward, values, self.became, self.forms, note)
+
+    def shown_nodes(self) -> list[Node]:
+        """Every node whose live numbers are shown."""
+        found: dict[Node, None] = {}
+        for row in self.backward.ledger:
+            found.update(dict.fromkeys([row.node, row.total, *(t.product for t in row.terms if _is_elementwise(t))]))
+        return list(found)
+
+
+def ledger_of(loss: Tensor) -> Ledger:
+    """The ledger of a scalar loss, back to every floating input and parameter.
+
+    Raises: NotDifferentiable for a loss that is no floating scalar.
     """
     if not isinstance(loss, Tensor):
         fail(UsageError(f"explain: {type(loss).__name__} given; needs a scalar loss"))
     if loss.shape != () or loss.dtype.kind != "f":
         fail(NotDifferentiable(f"explain: a loss of {loss.dtype} {text(loss.shape)} given; needs a floating scalar"))
-    built = build({"loss": loss})
-    graph, node = built.graph, built.node[loss]
-    wanted = [
-        built.node[leaf] for leaf in built.leaves.values() if leaf.dtype.kind == "f" and leaf.kind in ("param", "input")
-    ]
+    interned = intern({"loss": loss})
+    interned.graph.updates = {}
+    stable = run(interned.graph, BEFORE_DERIVATIVES)
+    graph = stable.graph
+    node = graph.outputs["loss"]
+    wanted = [n for n in graph.live() if n.dtype.kind == "f" and n.kind in ("param", "input")]
     found = backward(graph, {node: one(graph, loss.dtype.name)}, wanted)
-    totals = [row.total for row in found.ledger]
-    graph.outputs = {"loss": node, **{f"{k}": total for k, total in enumerate(totals)}}
-    graph.updates = {}
+    graph.outputs |= {f"d_{n.attr}": ct for n, ct in zip(wanted, found.cotangents, strict=True) if ct is not None}
     made = run(graph, PHASES)
-    became = {total: _became(made, total) for total in totals}
-    if values is None:
-        return explained(graph, found, None, became)
-    rows = [row.node for row in found.ledger]
-    return explained(graph, found, evaluate(graph, given_values(built, values), [*rows, *totals]), became)
+    became = {row.total: _became(made, row.total) for row in found.ledger}
+    return Ledger(graph, found, interned.leaves, became, forms_of(interned.graph, stable))
 
 
 def _became(made: Rewritten, node: Node) -> str:
     new = made.replaced.get(node)
     if isinstance(new, Node):
         return f"%{new.number} of the rewritten graph"
-    return str(new) if new else ""
+    return f"fused away: {new}" if new else ""
+
+
+def forms_of(declared: Graph, stable: Rewritten) -> tuple[Form, ...]:
+    """The values that stand in another form after the stable forms were put in, each with what took its place."""
+    found = []
+    for old, new in stable.replaced.items():
+        if isinstance(new, Node) and not _is_same(old, new, stable.replaced):
+            site = next((str(o.site) for o in declared.origins.get(old, ()) if o.site), "")
+            found.append(Form(_maths(declared, old), _maths(stable.graph, new), site))
+    return tuple(form for form in found if form.declared != form.stable)
+
+
+def _is_same(old: Node, new: Node, replaced: Mapping[Node, Node | str]) -> bool:
+    """Whether a node computes what it did: the same operations, in any order, on what its operands became."""
+    if old.kind != "formula" or new.kind != "formula":
+        return old.kind == new.kind
+    operations = [sorted(instr.op for instr in n.formula.body.instrs) for n in (old, new)]
+    operands = [{replaced.get(i) for i in old.inputs}, set(new.inputs)]  # compared, never iterated
+    return operations[0] == operations[1] and old.formula.combine == new.formula.combine and operands[0] == operands[1]
+
+
+def _maths(graph: Graph, node: Node) -> str:
+    return to_text(graph, [node], define=False).replace("\n", "; ")
 
 
 def explained(
@@ -113,6 +171,8 @@ def explained(
     backward: Backward,
     values: Mapping[Node, Array] | None = None,
     became: Mapping[Node, str] | None = None,
+    forms: tuple[Form, ...] = (),
+    note: str = "",
 ) -> Explanation:
     """The ledger of a backward pass as text.
 
@@ -121,9 +181,9 @@ def explained(
     names = _names(graph, backward)
     rows = []
     for row in backward.ledger:
-        numbers = _numbers(row, values, names) if values is not None else ""
-        rows.append(_row(graph, row, names, (became or {}).get(row.total, ""), numbers))
-    return Explanation(tuple(rows))
+        live = _live(row, values, names) if values is not None else None
+        rows.append(_row(graph, row, names, (became or {}).get(row.total, ""), live))
+    return Explanation(tuple(rows), forms, note)
 
 
 def _names(graph: Graph, backward: Backward) -> dict[Node, str]:
@@ -160,7 +220,7 @@ def _fallback(graph: Graph, node: Node) -> str:
     return op or "t"
 
 
-def _row(graph: Graph, row: Row, names: dict[Node, str], became: str, numbers: str) -> RowText:
+def _row(graph: Graph, row: Row, names: dict[Node, str], became: str, live: Live | None) -> RowText:
     node = row.node
     site = next((str(o.site) for o in graph.origins.get(node, ()) if o.site), "")
     return RowText(
@@ -172,7 +232,7 @@ def _row(graph: Graph, row: Row, names: dict[Node, str], became: str, numbers: s
         tuple(_term(graph, t, names) for t in row.terms),
         names[row.total],
         became,
-        numbers,
+        live,
     )
 
 
@@ -206,13 +266,22 @@ def named_formula(formula: Formula, inputs: Sequence[Node], names: Mapping[Node,
     return re.sub(r"\$(\d+)", lambda m: names[inputs[int(m.group(1))]], formula_text(formula))
 
 
-def _numbers(row: Row, values: Mapping[Node, Array], names: Mapping[Node, str]) -> str:
-    parts = []
-    for node in (row.node, row.total):
-        if node in values:
-            a = np.asarray(values[node], dtype=np.float64)
-            parts.append(f"{names[node]}: {a.min():.4g} to {a.max():.4g}, norm {np.sqrt((a * a).sum()):.4g}")
-    return "; ".join(parts)
+def _is_elementwise(term: Term) -> bool:
+    """Whether a consumer works element by element on the operand, so that its slope there can be judged."""
+    node = term.consumer
+    if node.kind != "formula" or node.formula.combine != "none" or not term.reads:
+        return False
+    own = plain(len(node.shape))
+    same = node.shape == node.inputs[term.operand].shape and node.formula.is_plain()
+    return same and all(node.formula.reads[k].index == own for k in term.reads)
+
+
+def _live(row: Row, values: Mapping[Node, Array], names: Mapping[Node, str]) -> Live:
+    judged = [t for t in row.terms if _is_elementwise(t)]
+    saturated = [(names[t.consumer], *n_saturated(values[t.upstream], values[t.product])) for t in judged]
+    return Live(
+        numbers(names[row.node], values[row.node]), numbers(names[row.total], values[row.total]), tuple(saturated)
+    )
 
 
 def _row_text(row: RowText) -> str:
@@ -226,8 +295,19 @@ def _row_text(row: RowText) -> str:
         lines.append(f"    product   {term.product}")
     if len(row.terms) + bool(row.seed) > 1:
         lines.append(f"  sum       {row.total}")
-    if row.numbers:
-        lines.append(f"  numbers   {row.numbers}")
+    if row.live is not None:
+        lines += _live_lines(row.live)
     if row.became:
         lines.append(f"  became    {row.became}")
     return "\n".join(lines)
+
+
+def _live_lines(live: Live) -> list[str]:
+    lines = []
+    for label, found in (("value", live.value), ("gradient", live.cotangent)):
+        lines.append(f"  {label:9} {found}")
+        lines += [f"            |{picture}|" for picture in found.picture]
+    for consumer, count, of in live.saturated:
+        if count:
+            lines.append(f"  saturated {count} of {of} elements pass on under 1% of what reaches {consumer}")
+    return lines
