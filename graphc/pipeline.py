@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +44,7 @@ from graphc.kernels.memory import place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
+from graphc.structs import dataclass, replace
 
 LOSS = "loss"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from graphc.graph.sizes import evaluate as size_of
 from graphc.ops.combiners import COMBINERS
 from graphc.ops.record import text
 from graphc.ops.special import SPECIAL
+from graphc.structs import dataclass, replace
 
 Array = NDArray[np.generic]
 Ints = NDArray[np.int64]
@@ -147,6 +147,9 @@ class Mode:
         return np.asarray(value).astype(self.type(dtype).numpy, copy=False)
 
 
+AS_IT_IS = Mode()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a formula's domain: ``start`` and ``stop`` of every variable, and the sizes."""
@@ -177,7 +180,7 @@ def evaluate_formula(
     formula: Formula,
     operands: Sequence[Array],
     dims: Mapping[str, int],
-    mode: Mode = Mode(),
+    mode: Mode = AS_IT_IS,
     sizes: Sequence[Array] | None = None,
 ) -> Array:
     """The result of one formula; with ``sizes``, the magnitudes of its operands, that of the result.

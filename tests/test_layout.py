@@ -15,8 +15,8 @@ PACKAGE = ROOT / "graphc"
 
 # A file imports from its own entry and from those before it, and from nothing else of graphc.
 ORDER = (
-    "errors", "data", "graph", "ops", "reference", "rewrite", "notation", "dsl", "diff", "kernels", "llvm", "runtime",
-    "inspect", "ship", "pipeline", "compiler", "__init__", "cli", "__main__",
+    "errors", "structs", "data", "graph", "ops", "reference", "rewrite", "notation", "dsl", "diff", "kernels", "llvm",
+    "runtime", "inspect", "ship", "pipeline", "compiler", "__init__", "cli", "__main__",
 )
 
 # Heavy packages of others may be imported where they are used; all else is imported at the top of its file.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from graphc.graph.formula import Affine, Formula, FromData, Guard, Read, plain, 
 from graphc.graph.scalar import BodyBuilder
 from graphc.ops.record import Record, Sample
 from graphc.reference import evaluate, evaluate_formula
+from graphc.structs import replace
 
 Array = NDArray[Any]
 

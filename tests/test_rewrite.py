@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from graphc.graph.verify import verify
 from graphc.reference import evaluate
 from graphc.rewrite.page import page
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
+from graphc.structs import replace
 
 Array = NDArray[np.generic]
 RULES = list(dict.fromkeys(rule.name for phase in PHASES for rule in phase.rules))

@@ -19,6 +19,7 @@ from graphc.rewrite.engine import (
     PlainBuilder,
     Rule,
     Table,
+    check_table,
     exact,
     finite,
     normalise,
@@ -201,16 +202,21 @@ BAD: dict[str, tuple[Callable[[], Rule], str]] = {
 }
 
 
+@pytest.mark.parametrize("made", TABLES, ids=lambda made: made.name)
+def test_table_is_sound(made: Table) -> None:
+    check_table(made)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_table_refuses(name: str) -> None:
     make, message = BAD[name]
     with pytest.raises(InternalError, match=message):
-        table("bad", make())
+        check_table(table("bad", make()))
 
 
 def test_table_refuses_a_name_twice() -> None:
     with pytest.raises(InternalError, match="two rules named r"):
-        table("bad", exact("r", x * 1, x), exact("r", x / 1, x))
+        check_table(table("bad", exact("r", x * 1, x), exact("r", x / 1, x)))
 
 
 def written(function_of: Callable[..., object], *dtypes: DType) -> Body:

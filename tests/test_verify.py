@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from graphc.graph.graph import ConstValue, Graph, Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, trace
 from graphc.graph.sizes import SizeLike, dim
 from graphc.graph.verify import verify
+from graphc.structs import replace
 
 N = dim("N")
 COPY = trace(lambda a: a, [float32])

@@ -6,12 +6,12 @@ t_y[w(d)] = sum over d of weight(d) * (sum over reads a of ∂b/∂a(d) * t_a[m_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from graphc.diff.local import Domain, stable
 from graphc.graph.graph import Graph, Node, Origin, reachable
 from graphc.graph.scalar import Scalar
 from graphc.ops.special import SPECIAL
+from graphc.structs import replace
 
 
 def forward(graph: Graph, outputs: Sequence[Node], tangents: Mapping[Node, Node]) -> tuple[Node | None, ...]:

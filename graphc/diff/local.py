@@ -6,7 +6,6 @@ stabilised first, then differentiated primitive by primitive, in reverse, so tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from graphc.errors import NotDifferentiable
@@ -28,6 +27,7 @@ from graphc.graph.rules import partials
 from graphc.graph.scalar import Body, BodyBuilder, Scalar
 from graphc.ops.combiners import COMBINERS, Point
 from graphc.rewrite.scalar_rules import stabilise_body
+from graphc.structs import dataclass, field, replace
 
 
 @lru_cache(maxsize=16384)

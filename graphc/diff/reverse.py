@@ -8,7 +8,6 @@ The one rule (``DESIGN`` 2a): the domain stays, read map and write map change pl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from graphc.diff.local import Domain, stable, without_unused
 from graphc.errors import InternalError
@@ -16,6 +15,7 @@ from graphc.graph.formula import Formula, Read, Shape, plain
 from graphc.graph.graph import Graph, Node, Origin, reachable
 from graphc.graph.scalar import trace
 from graphc.ops.special import SPECIAL
+from graphc.structs import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from graphc.dsl.handle import Handle, Layer, Leaf
 from graphc.errors import DefinitionError, InternalError
 from graphc.graph.graph import LEAVES, NAMED, Attr, Graph, Node, Origin
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

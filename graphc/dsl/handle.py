@@ -11,7 +11,6 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
 
@@ -22,6 +21,7 @@ from graphc.errors import GraphcError
 from graphc.graph.dtypes import DType
 from graphc.graph.formula import Formula, Shape
 from graphc.graph.graph import ConstValue, Origin, Site
+from graphc.structs import dataclass
 
 Array = NDArray[np.generic]
 Initialiser = Callable[[tuple[int, ...], np.random.Generator], Array]

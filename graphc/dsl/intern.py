@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from graphc.dsl.build import build
@@ -11,6 +10,7 @@ from graphc.dsl.tensor import Tensor
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula
 from graphc.graph.graph import NAMED, ConstValue, Graph, Node
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

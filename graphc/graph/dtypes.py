@@ -6,11 +6,10 @@ standard leaves open, gives the float's type. Python numbers are weak: they take
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphc.errors import DTypeError
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

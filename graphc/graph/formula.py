@@ -13,12 +13,12 @@ An index expression is affine with integer coefficients (``Affine``), or one int
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DType, int64
 from graphc.graph.scalar import Body, BodyBuilder, Scalar
 from graphc.graph.sizes import SizeLike, at_most
+from graphc.structs import dataclass, replace
 
 Shape = tuple[SizeLike, ...]
 
@@ -88,7 +88,7 @@ class Read:
     guards: tuple[Guard, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, keep_hash=True)
 class Formula:
     """See the module. ``shape`` is the result's; positions that no point writes hold the combiner's identity."""
 
@@ -99,14 +99,6 @@ class Formula:
     body: Body
     combine: str = "none"
     guards: tuple[Guard, ...] = ()
-    _hash: int = field(default=0, init=False, repr=False, compare=False)
-
-    def __hash__(self) -> int:
-        """Computed once: a formula is looked up in every graph that it passes through."""
-        if not self._hash:
-            parts = (self.extents, self.write, self.shape, self.reads, self.body, self.combine, self.guards)
-            object.__setattr__(self, "_hash", hash(parts) or 1)
-        return self._hash
 
     @property
     def dtype(self) -> DType:

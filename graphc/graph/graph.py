@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.formula import Formula, Shape
+from graphc.structs import dataclass
 
 Array = NDArray[np.generic]
 LEAVES = ("input", "param", "state", "hyper", "const", "count", "training")

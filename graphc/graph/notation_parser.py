@@ -9,7 +9,6 @@ which every read is in bounds, or over what is given: ``out[i: 8] = sum(k: 3) â€
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import inf, nan, pi
 
 from graphc.errors import DefinitionError, DTypeError, ShapeError
@@ -36,6 +35,7 @@ from graphc.graph.show import affine_text
 from graphc.graph.sizes import SizeLike, names
 from graphc.graph.sym import FUNCTIONS
 from graphc.graph.syntax import MAX_CHAIN, Call, Expr, Name, Num, Op, Parser, Subscript, affine_of
+from graphc.structs import dataclass
 
 REDUCTIONS = ("sum", "prod", "max", "min", "logsumexp")
 _SHORT = {"max": "maximum", "min": "minimum", "mod": "remainder"}  # beside the names of ``sym``

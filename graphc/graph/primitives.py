@@ -8,11 +8,12 @@ SymPy ahead of time, those given here as ``rule`` are written by hand, each with
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import erf as _erf
 
 import numpy as np
 from numpy.typing import NDArray
+
+from graphc.structs import dataclass
 
 Array = NDArray[np.generic]
 

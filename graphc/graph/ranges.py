@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.errors import DefinitionError, ShapeError
 from graphc.graph.formula import Affine, Shape, range_of
 from graphc.graph.sizes import SizeLike, at_most
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

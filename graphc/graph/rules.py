@@ -7,11 +7,11 @@ each equal to SymPy's form away from kinks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.graph.partials import PARTIALS, Factor
 from graphc.graph.scalar import Scalar, const_value
 from graphc.graph.sym import sym
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

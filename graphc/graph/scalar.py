@@ -8,12 +8,12 @@ compiler. Equal instructions are written once. Nothing is simplified beyond ``x 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from graphc.errors import DTypeError, InternalError
 from graphc.graph.dtypes import DType, Number, boolean, float32, int64, promote, with_number
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.sizes import Size, SizeLike
+from graphc.structs import dataclass
 
 SOURCES = ("read", "const", "index", "size")
 
@@ -32,18 +32,11 @@ class Instr:
     attr: int | str | Size | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, keep_hash=True)
 class Body:
     """A scalar program; ``instrs[-1]`` is its result."""
 
     instrs: tuple[Instr, ...]
-    _hash: int = field(default=0, init=False, repr=False, compare=False)
-
-    def __hash__(self) -> int:
-        """Computed once."""
-        if not self._hash:
-            object.__setattr__(self, "_hash", hash(self.instrs) or 1)
-        return self._hash
 
     @property
     def dtype(self) -> DType:

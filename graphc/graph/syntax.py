@@ -7,11 +7,11 @@ They give meaning to the tree; here is form alone. Precedence is Python's. Nothi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from graphc.errors import DefinitionError
 from graphc.graph.formula import Affine
 from graphc.graph.sizes import Size, SizeLike, dim
+from graphc.structs import dataclass
 
 MAX_DEPTH = 40  # of nested parentheses; the parser and its readers recurse that deep at most
 MAX_CHAIN = 200  # operators of one expression without parentheses

@@ -8,7 +8,6 @@ runs the same derivation and could not judge it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from graphc.graph.graph import Array, Graph, Node
 from graphc.graph.sizes import SizeLike, evaluate, names
 from graphc.kernels.fuse import base
 from graphc.reference import evaluate as reference
+from graphc.structs import dataclass
 
 Compiled = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 STEP = 1e-6  # of the central differences

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, Row, Term, backward, local_derivatives
@@ -24,6 +23,7 @@ from graphc.notation.show import to_text
 from graphc.ops.record import text
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
 from graphc.rewrite.solve import solve
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import int64
@@ -23,6 +22,7 @@ from graphc.graph.scalar import BodyBuilder, Instr, Scalar
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Condition, DataTerm, Flat, strides
 from graphc.kernels.prepare import in_bounds
+from graphc.structs import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

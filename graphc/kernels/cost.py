@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from graphc.graph.primitives import cost_of
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike, evaluate, product
 from graphc.kernels.form import Kernel, Nest, Program
+from graphc.structs import dataclass
 
 SOURCES = ("const", "size", "index", "acc", "read")  # instructions that compute nothing
 

@@ -4,10 +4,9 @@ line.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from graphc.graph.graph import Graph
 from graphc.kernels.form import FiniteCheck, IndexCheck, Kernel, Nest, Program
+from graphc.structs import replace
 
 
 def with_finite_checks(program: Program, graph: Graph) -> Program:

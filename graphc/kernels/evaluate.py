@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ from graphc.kernels.form import (
     Store,
 )
 from graphc.ops.combiners import COMBINERS
+from graphc.structs import dataclass
 
 Array = NDArray[np.generic]
 Ints = NDArray[np.int64]

@@ -15,13 +15,13 @@ from data. Loads outside their guards read as 0 and touch no memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.graph.dtypes import DType
 from graphc.graph.formula import Affine, Guard, Shape
 from graphc.graph.graph import ConstValue
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import Size, SizeLike, product
+from graphc.structs import dataclass
 
 LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
 

@@ -9,13 +9,13 @@ optimizer's update run in the nest of the product before them). A group's order 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from graphc.graph.formula import Formula, FromData, Read, data_indices, plain
 from graphc.graph.graph import Graph, Node
 from graphc.graph.primitives import cost_of
 from graphc.graph.sizes import at_most, product
 from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
+from graphc.structs import dataclass, field
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
 GROUP_LIMIT = 60  # instructions in one nest, which keeps its function near 500 lines of LLVM

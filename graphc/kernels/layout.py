@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import cast
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.sizes import SizeLike, evaluate, names, parse_size
+from graphc.structs import dataclass, fields
 
 WORD_CHECK, WORD_POSITION, WORD_VALUE = 0, 1, 2
 FIRST_DIM_WORD = 8
@@ -207,7 +207,7 @@ def _known_dims(where: str, sizes: Sequence[SizeLike], dims: tuple[str, ...]) ->
 
 def _plain(value: object) -> object:
     if isinstance(value, (Layout, Buffer, Check, Results)):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: getattr(value, name) for name in fields(value)}
     return str(value)  # a size or a dtype
 
 

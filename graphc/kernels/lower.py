@@ -8,7 +8,6 @@ would close a cycle, the new value gets a buffer of its own and is copied at the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
@@ -36,6 +35,7 @@ from graphc.kernels.form import (
 from graphc.kernels.fuse import Group, Plan, base, loads, plan
 from graphc.kernels.prepare import prepare, product_of
 from graphc.kernels.schedule import schedule
+from graphc.structs import dataclass, field, replace
 
 PERSISTENT = ("param", "state", "count")
 

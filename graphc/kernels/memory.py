@@ -8,11 +8,11 @@ tighter for one batch size; order of birth keeps the plan the same for all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from heapq import heappop, heappush
 
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.kernels.form import Nest, Program
+from graphc.structs import replace
 
 ALIGNMENT_BYTES = 64
 

@@ -8,7 +8,6 @@ axis would be strided is copied once into the layout that the product wants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from graphc.graph.formula import (
     Affine,
@@ -30,6 +29,7 @@ from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.graph.sym import sym
 from graphc.rewrite.solve import solve, tidy
+from graphc.structs import dataclass, replace
 
 # Records of the second kind, as loops see them: "pass" reads as its operand, "relabel" is its operand's buffer under
 # another shape. This is the one place here that names an operation.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from graphc.graph.formula import Affine, Shape
 from graphc.graph.sizes import SizeLike, product
 from graphc.kernels.form import LANES, Access, Code, Flat, Nest, Schedule
+from graphc.structs import replace
 
 FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
 TURNING = 4  # register operations that turn one vector of a right operand

@@ -7,7 +7,6 @@ computed in an inner loop. What does not depend on the vector variable stays a s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 from graphc.graph.dtypes import DTYPES, DType
@@ -19,6 +18,7 @@ from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_flo
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, lanes, like, vector
 from graphc.ops.combiners import COMBINERS
+from graphc.structs import dataclass, field, replace
 
 I64 = "i64"
 CONTEXT = Value("%ctx", "ptr")
@@ -37,7 +37,7 @@ class Env:
     def inner(self, **changes: object) -> Env:
         """A copy for a deeper level."""
         copied = Env(dict(self.index), self.mask, dict(self.values), dict(self.splats))
-        return replace(copied, **changes) if changes else copied  # type: ignore[arg-type]
+        return replace(copied, **changes) if changes else copied
 
 
 class NestWriter:

@@ -6,8 +6,9 @@ So results do not depend on the width, only on whether the target has a fused mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from graphc.structs import dataclass
 
 LANES = {"float": 16, "double": 8, "i32": 16, "i64": 8, "i1": 16, "i8": 16}
 

@@ -7,10 +7,10 @@ never ``nnan`` or ``ninf``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
 from graphc.llvm.values import Value, const, element, lanes, like, mangled, size_bytes, typed, vector
+from graphc.structs import dataclass, field
 
 __all__ = [
     "If", "Loop", "Module", "Value", "Writer",

@@ -9,7 +9,6 @@ the tile before it leaves the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
@@ -19,6 +18,7 @@ from graphc.llvm.scalars import MEMORY, is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
 from graphc.llvm.text import Value, Writer, const, vector
+from graphc.structs import dataclass, replace
 
 INLINE_POST = 32  # instructions of all registers; a longer post program is written once, over the tile in memory
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.errors import InternalError
 from graphc.llvm.terms import Term, fma, poly, select
 from graphc.llvm.text import Value, Writer, element, mangled
 from graphc.llvm.vecmath_tables import DOUBLE, FLOAT, Table
+from graphc.structs import dataclass
 
 INF = float("inf")
 NAN = float("nan")

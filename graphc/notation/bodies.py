@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.graph.scalar import Body
 from graphc.graph.sizes import Size
 from graphc.notation.algebra import applied, number, size_tree
 from graphc.notation.tree import Tree, depth, weight
+from graphc.structs import dataclass
 
 LARGEST = 24  # leaves of a tree; an operation on more gets a line of its own
 DEEPEST = 14  # levels of a tree

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.graph.formula import Affine, FromData, Index, Read, Shape
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.notation.tree import At, Part, Symbol, Transposed, Tree
+from graphc.structs import dataclass
 
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "u", "v", "w")
 WHOLE = Part()

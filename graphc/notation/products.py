@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.graph.scalar import Body, Instr, const_value
 from graphc.notation.tree import Tree
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ nodes it was cut into, and whoever wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from graphc.graph.formula import Affine, Formula, FromData, plain, substitute, var
 from graphc.graph.graph import Node
 from graphc.graph.scalar import const_value
 from graphc.notation.bodies import needs
 from graphc.rewrite.solve import solve
+from graphc.structs import dataclass
 
 _FURTHEST = 4  # nodes that one value is opened through
 _LARGEST = 200  # instructions looked at for one node

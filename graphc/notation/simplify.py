@@ -7,11 +7,11 @@ nothing, or for one use, give up their line.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from graphc.notation.algebra import ONE, minus, negative, over, plus, times
 from graphc.notation.bodies import is_simple
 from graphc.notation.tree import Applied, Infix, Joined, Line, Negated, Symbol, Tree, mapped, opposite, parts, symbols
+from graphc.structs import replace
 
 _ROUNDS = 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -14,6 +13,7 @@ from graphc.notation.bodies import Terms, body_tree, needs
 from graphc.notation.placing import SPREAD, WHOLE, Operand, axis_letters, placed, transposed, variables_of
 from graphc.notation.products import Factor, Part, groups, product_factors
 from graphc.notation.tree import Applied, At, Infix, Joined, Symbol, Tree, opposite, symbols
+from graphc.structs import dataclass, replace
 
 SIGNS = {"sum": "Σ", "prod": "Π"}
 Axes = tuple[int, ...]

@@ -6,10 +6,10 @@ Trees are small (an intermediate value gets a line of its own before one grows),
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from graphc.graph.formula import Shape
 from graphc.graph.sizes import SizeLike
+from graphc.structs import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

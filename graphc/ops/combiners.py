@@ -7,7 +7,6 @@ A combiner states its identity (what a position without points holds), its NumPy
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from graphc.graph.formula import Affine, Formula, Guard, Read, map_variables, pl
 from graphc.graph.graph import Graph, Node
 from graphc.graph.scalar import BodyBuilder, Scalar
 from graphc.graph.sym import sym
+from graphc.structs import dataclass, replace
 
 Array = NDArray[np.generic]
 

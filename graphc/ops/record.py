@@ -7,7 +7,6 @@ NumPy reference, sample operands for the tests, and a line of doc. Everything el
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.graph.dtypes import DType, Number
 from graphc.graph.formula import Formula, Read, Shape, map_operands
 from graphc.graph.scalar import BodyBuilder, Scalar
 from graphc.graph.sizes import Size, SizeLike, at_most
+from graphc.structs import dataclass, replace
 
 Array = NDArray[np.generic]
 AttrValue = None | bool | int | float | str | Size | DType | tuple["AttrValue", ...]

@@ -7,7 +7,6 @@ pass their operand on and say something to the differentiator alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from graphc.errors import ShapeError
 from graphc.graph.formula import Shape
 from graphc.graph.graph import Array, Graph, Node
 from graphc.graph.sizes import SizeLike, divide, evaluate, product
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ what a rule consumed is taken in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from graphc.graph.formula import Affine, Formula, Read
@@ -18,6 +17,7 @@ from graphc.rewrite.engine import Rewriter, RuleSet
 from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
+from graphc.structs import dataclass, field, replace
 
 MOST_INSTRUCTIONS = 64
 MOST_DEPTH = 5  # nodes on the way from the reader to the deepest body that is looked at

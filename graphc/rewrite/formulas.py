@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from graphc.graph.formula import (
     Affine,
@@ -26,6 +25,7 @@ from graphc.graph.formula import (
 )
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
+from graphc.structs import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

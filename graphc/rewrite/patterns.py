@@ -9,12 +9,12 @@ functions make patterns of patterns. ``measure`` is what every rule makes smalle
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import Number
 from graphc.graph.primitives import PRIMITIVES
 from graphc.rewrite.ranges import Range
+from graphc.structs import dataclass
 
 COMMUTATIVE = frozenset(
     ("add", "mul", "maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "hypot",

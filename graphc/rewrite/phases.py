@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Graph, Node, copy_node, rebuild, users
@@ -14,6 +13,7 @@ from graphc.rewrite.ranges import Range
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
 from graphc.rewrite.tensor_rules import CANONICAL_RULES, SIMPLE_RULES
 from graphc.rewrite.work import Firing, Settled, TensorRule, Work
+from graphc.structs import dataclass, field
 
 MOST_PASSES = 12  # of one phase; each but the last fired something
 

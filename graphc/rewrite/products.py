@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from graphc.graph.formula import Affine, Formula, FromData, Read, Shape, plain, substitute_read, var
 from graphc.graph.graph import Node
@@ -17,6 +16,7 @@ from graphc.graph.scalar import Body, BodyBuilder, Scalar
 from graphc.rewrite.formulas import Applied, Operands
 from graphc.rewrite.tensor_rules import factors_of, variables_at
 from graphc.rewrite.work import TensorRule, Work
+from graphc.structs import dataclass, replace
 
 NOMINAL = 64
 MOST_FACTORS = 24

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.graph.dtypes import DType
 from graphc.graph.scalar import Body, Instr, const_value
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,8 +206,6 @@ SPECIALISE = table(
 
 TABLES = (CANONICALISE, SIMPLIFY, STABILISE, SPECIALISE)
 
-_FOR_DERIVATIVES = rule_set((CANONICALISE, STABILISE), Options(("exact", "rounding")))
-
 
 @lru_cache(maxsize=16384)
 def stabilise_body(body: Body) -> Body:
@@ -220,4 +218,4 @@ def stabilise_body(body: Body) -> Body:
     >>> [instr.op for instr in stabilise_body(Body((*z, Instr("log", (3,), float32)))).instrs]
     ['read', 'softplus']
     """
-    return normalise(body, _FOR_DERIVATIVES).body
+    return normalise(body, rule_set((CANONICALISE, STABILISE), Options(("exact", "rounding")))).body

@@ -10,7 +10,6 @@ and so does an index from data that a summed variable moves.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from graphc.graph.formula import (
@@ -28,6 +27,7 @@ from graphc.graph.formula import (
     var,
 )
 from graphc.graph.sizes import SizeLike, at_most
+from graphc.structs import replace
 
 
 @lru_cache(maxsize=65536)

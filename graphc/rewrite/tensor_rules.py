@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -43,6 +42,7 @@ from graphc.rewrite.formulas import (
 )
 from graphc.rewrite.solve import solve
 from graphc.rewrite.work import TensorRule, Work
+from graphc.structs import replace
 
 MOST_FOLDED = 4096  # elements of a constant that folding may make
 MOST_POINTS = 1 << 20  # points that folding may evaluate

@@ -7,7 +7,6 @@ rules until none fires; then it is interned, so equal nodes become one. What fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +20,7 @@ from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, normali
 from graphc.rewrite.formulas import Applied, compacted, tidied, with_reads_in_order
 from graphc.rewrite.patterns import COMMUTATIVE
 from graphc.rewrite.ranges import ANYTHING, Range, coarse, joined, of_type, range_of_body
+from graphc.structs import dataclass, field, replace
 
 MOST_ORIGINS = 24  # of a node that takes others in; a chain of 50,000 would otherwise cost the square of its length
 MOST_FIRINGS = 64  # of tensor rules at one node in one pass; the next pass goes on

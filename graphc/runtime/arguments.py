@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from ctypes import c_size_t
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from graphc.errors import DTypeError, InputError, InternalError, ShapeError
 from graphc.graph.dtypes import DType
 from graphc.graph.sizes import Size, SizeLike, dim, evaluate, names
 from graphc.kernels.layout import Buffer, Layout, Shape
+from graphc.structs import dataclass
 
 Array = NDArray[Any]  # of any element type, as NumPy says it; code that uses one stays plain for the user
 

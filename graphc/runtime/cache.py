@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import stat
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from graphc.errors import InternalError
 from graphc.kernels.layout import Layout
+from graphc.structs import dataclass
 
 _MAGIC = b"graphc1\n"
 _HEAD = struct.Struct("<8sQ32s")
@@ -106,7 +105,7 @@ def keep(key: str, entry: Entry, folder: Path | None = None) -> bool:
     header = json.dumps({"key": key, "layout": entry.layout.to_json(), "extra": dict(entry.extra)}).encode()
     payload = _LENGTH.pack(len(header)) + header + entry.object_code
     content = _HEAD.pack(_MAGIC, len(payload), hashlib.sha256(payload).digest()) + payload
-    aside = folder / f".{key[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    aside = folder / f".{key[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_private(folder.stat()):

@@ -8,12 +8,11 @@ step that failed, which has then not been counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.graph.dtypes import DType
 from graphc.graph.sizes import SizeLike, dim, names, product
 from graphc.kernels.layout import Buffer, Layout
 from graphc.llvm.text import Module, Value, Writer, const
+from graphc.structs import dataclass
 
 SYMBOL = "graphc_epochs"
 SHUFFLE_SYMBOL = "graphc_shuffle"

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from graphc.graph.dtypes import DType
 from graphc.kernels.layout import Layout
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.runtime.arguments import Array
+from graphc.structs import dataclass
 
 SYMBOL = "graphc_call"
 STATE_SYMBOL = "graphc_call_state"

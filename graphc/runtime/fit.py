@@ -7,7 +7,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from graphc.runtime import epoch
 from graphc.runtime.arguments import Array, gather
 from graphc.runtime.memory import zeroed
 from graphc.runtime.program import Context, Program
+from graphc.structs import dataclass, field
 
 _CHUNK_S = 0.025
 _REDRAW_S = 0.07  # with the chunk's 25 ms, the bar is redrawn within 100 ms

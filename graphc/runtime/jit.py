@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.errors import InternalError
 from graphc.llvm import target as targets
 from graphc.llvm.target import Target
+from graphc.structs import dataclass
 
 LIGHT_PASSES = (
     "sroa", "simplify_cfg", "instruction_combine", "new_gvn", "dead_code_elimination", "simplify_cfg"

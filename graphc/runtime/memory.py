@@ -8,13 +8,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import InternalError
 from graphc.kernels.layout import ALIGNMENT_BYTES
+from graphc.structs import dataclass
 
 Bytes = NDArray[np.uint8]
 Allocator = Callable[[int], Bytes]

@@ -6,7 +6,6 @@ import ctypes
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +39,7 @@ from graphc.runtime.fastcall import FastCall
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
 from graphc.runtime.store import WANTED, Guard, Store
+from graphc.structs import dataclass
 
 T = TypeVar("T")
 Entry = Callable[[int], int]

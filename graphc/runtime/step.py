@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +15,7 @@ from graphc.runtime.arguments import Array
 from graphc.runtime.fit import FitOptions, History, train
 from graphc.runtime.program import Context, Program
 from graphc.runtime.store import LiveArrays, Store
+from graphc.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)
