@@ -24,6 +24,7 @@ from graphc.dsl.targets import (
 )
 from graphc.dsl.tensor import Tensor, given_values
 from graphc.errors import DefinitionError, GraphcError, InternalError, UsageError
+from graphc.graph.formula import data_indices
 from graphc.graph.graph import Array, Graph, Node, copy_node, rebuild
 from graphc.graph.text import to_text
 from graphc.inspect.check import CheckReport, check_graph
@@ -44,6 +45,8 @@ from graphc.pipeline import (
     declare_step,
     gradient_name,
     stages,
+    uncollected,
+    with_declarations,
     with_training,
 )
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, run
@@ -119,13 +122,14 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
         check_threads(threads)
         check_seed(seed)
         options = Options(fast_math, assume_finite, debug, cache)
-        if optimizer is not None:
-            return compiled_step(check_loss(target), optimizer, outputs or {}, updates or {}, train, seed, options)
-        if outputs or updates or train is not None:
+        if optimizer is None and (outputs or updates or train is not None):
             raise UsageError(
                 "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
             )
-        return compiled_function(target, options)
+        with uncollected():
+            if optimizer is None:
+                return compiled_function(target, options)
+            return compiled_step(check_loss(target), optimizer, outputs or {}, updates or {}, train, seed, options)
     except InternalError:
         raise
     except GraphcError as error:
@@ -168,7 +172,7 @@ def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bo
     if options.cache:
         found = disk.lookup(key)
         if found is not None:
-            return Compiled(found.layout, found.object_code), True
+            return Compiled(with_declarations(found.layout, declared), found.object_code), True
     made = stages(declared, options)
     compiled = compile_program(made.llvm, made.layout, host())
     if options.cache:
@@ -177,13 +181,18 @@ def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bo
 
 
 def _key_parts(declared: Declared, options: Options) -> list[str]:
+    """All that an entry on the disk depends on; of where things were written, what its messages quote and no more."""
     target = host()
-    defaults = sorted((n, t.leaf.default) for n, t in declared.leaves.items() if t.kind == "hyper")
-    sources = [f"{name} {t.site}" for name, t in sorted(declared.leaves.items())]
     return [
-        to_text(declared.graph), repr(declared.results), repr(defaults), "\n".join(sources), " ".join(declared.trained),
-        options.key(), disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
+        to_text(declared.graph, origins=lambda node: options.debug or _is_checked(node)),
+        repr(declared.results), " ".join(declared.trained), options.key(),
+        disk.source_digest(), compiler_version(), target.triple, target.cpu, target.features,
     ]  # fmt: skip
+
+
+def _is_checked(node: Node) -> bool:
+    """Whether a node has indices from data, whose error names it and its line."""
+    return node.kind == "formula" and bool(data_indices(node.formula))
 
 
 def initial_values(declared: Declared, layout: Layout, seed: int) -> dict[str, Array]:

@@ -167,6 +167,8 @@ def _count_steps(graph: Graph) -> None:
 
 def with_training(graph: Graph, training: bool) -> Graph:
     """The graph with the leaf ``training`` decided."""
+    if not any(node.kind == "training" for node in graph.nodes):
+        return graph
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         return result.const(np.array(training)) if node.kind == "training" else copy_node(result, node, inputs)
@@ -240,11 +242,6 @@ def uncollected() -> Iterator[None]:
 
 def stages(declared: Declared, options: Options) -> Stages:
     """All stages up to LLVM, each verified."""
-    with uncollected():
-        return _stages(declared, options)
-
-
-def _stages(declared: Declared, options: Options) -> Stages:
     step, found, derived = derive(declared, options.fast_math)
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
@@ -280,11 +277,8 @@ def layout_of(program: Program, declared: Declared) -> Layout:
     for k, buffer in enumerate(program.buffers):
         if buffer.role == "const":
             continue
-        tensor = declared.leaves.get(buffer.name)
-        source = str(tensor.site) if tensor is not None else ""
-        default = tensor.leaf.default if tensor is not None and buffer.role == "hyper" else None
         name = renamed.get(k, buffer.name)
-        buffers.append(Buffer(name, buffer.role, buffer.dtype, buffer.shape, program.slot[k], default, source))
+        buffers.append(Buffer(name, buffer.role, buffer.dtype, buffer.shape, program.slot[k]))
     shown = {name: program.buffers[k].name for name, k in program.outputs}
     final = {name: renamed.get(k, shown[name]) for name, k in program.outputs}
     results = replace(
@@ -306,7 +300,20 @@ def layout_of(program: Program, declared: Declared) -> Layout:
     ordered = tuple(check for _, check in sorted(zip(numbers, checks, strict=True), key=lambda pair: pair[0]))
     _check_dims(program)
     nanoseconds = cost(program).picoseconds // 1000
-    return Layout(program.dims, tuple(buffers), program.slots, results, ordered, nanoseconds, _batch_dim(program))
+    made = Layout(program.dims, tuple(buffers), program.slots, results, ordered, nanoseconds, _batch_dim(program))
+    return with_declarations(made, declared)
+
+
+def with_declarations(layout: Layout, declared: Declared) -> Layout:
+    """The layout with what decides no code: where each leaf was declared, and the defaults of hyper-parameters."""
+    buffers = []
+    for buffer in layout.buffers:
+        leaf = declared.leaves.get(buffer.name) if buffer.role in NAMED else None
+        if leaf is not None:
+            default = leaf.leaf.default if buffer.role == "hyper" else None
+            buffer = replace(buffer, default=default, source=str(leaf.site))
+        buffers.append(buffer)
+    return replace(layout, buffers=tuple(buffers))
 
 
 def _check_dims(program: Program) -> None:

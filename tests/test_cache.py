@@ -13,6 +13,7 @@ import handmade
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.runtime import cache
 from graphc.runtime.cache import Entry, cache_folder, cache_key, keep, lookup, source_digest
 from graphc.runtime.program import Compiled
@@ -179,3 +180,21 @@ def test_processes_share_a_folder(folder: Path) -> None:
         out, _ = child.communicate(timeout=120)
         assert child.returncode == 0 and int(out) > 100
     assert sorted(path.suffix for path in folder.iterdir()) == [".step"] * 3
+
+
+def test_where_an_optimizer_is_written_and_its_rate_decide_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second compilation hits from another line, at another rate, and has its own line and rate."""
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    x = gc.input("x", (2, 3))
+    loss = gc.mean(gc.square(gc.nn.dense(x, 2)))
+    first = gc.compile(loss, gc.optim.sgd(lr=0.1))
+    second = gc.compile(loss, gc.optim.sgd(lr=0.5))
+    assert (first.stats().compiles, second.stats().compiles, second.stats().cache_hits) == (1, 0, 1)
+    before = {name: np.array(value) for name, value in second.params.items()}
+    for step in (first, second):
+        step(x=np.ones((2, 3), np.float32))
+    for name, value in before.items():
+        moved = np.asarray(second.params[name]) - value
+        np.testing.assert_allclose(moved, 5 * (np.asarray(first.params[name]) - value), rtol=1e-5, atol=1e-7)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from graphc.errors import DefinitionError
@@ -40,11 +40,11 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def to_text(graph: Graph, origins: bool = True) -> str:
+def to_text(graph: Graph, origins: bool | Callable[[Node], bool] = True) -> str:
     """The text of the live nodes of ``graph``, its outputs, updates and constants.
 
-    origins: whether each line ends in a comment that says where its node came from; without them, equal graphs have
-    equal texts wherever they were declared.
+    origins: whether a line ends in a comment that says where its node came from: each, none, or those of some nodes.
+    Without them, equal graphs have equal texts wherever they were declared.
 
     >>> from graphc.graph.scalar import trace
     >>> g = Graph()
@@ -65,7 +65,8 @@ def to_text(graph: Graph, origins: bool = True) -> str:
         line = _node_line(node, number)
         if isinstance(node.attr, ConstValue):
             data[node.attr.digest()] = node.attr.data
-        comment = _comment(graph.origins.get(node, ())) if origins else ""
+        wanted = origins(node) if callable(origins) else origins
+        comment = _comment(graph.origins.get(node, ())) if wanted else ""
         lines.append(f"{line}  # {comment}" if comment else line)
     lines += [f"output {json.dumps(name)} %{number[node]}" for name, node in graph.outputs.items()]
     lines += [f"update %{number[target]} %{number[value]}" for target, value in graph.updates.items()]

@@ -6,6 +6,7 @@ So results do not depend on the width, only on whether the target has a fused mu
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 from graphc.structs import dataclass
@@ -43,6 +44,7 @@ class Target:
     native: bool
 
 
+@cache
 def host() -> Target:
     """The machine that this process runs on.
 

@@ -120,8 +120,13 @@ def converted(what: str, value: object, dtype: DType, source: str = "") -> Array
         return np.require(array, target, _REQUIRED)
 
 
+def _is_masked(value: object) -> bool:
+    """Whether a value is one of NumPy's masked arrays; asked without loading numpy.ma, which takes long."""
+    return any(c.__name__ == "MaskedArray" and c.__module__.startswith("numpy.ma") for c in type(value).__mro__)
+
+
 def _as_array(what: str, value: object, dtype: DType, source: str) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked(value):
         raise _wrong_dtype(what, "a masked array", dtype, source)
     if isinstance(value, (str, bytes)) or value is None:
         raise _wrong_dtype(what, repr(value), dtype, source)

@@ -54,13 +54,15 @@ def cache_folder() -> Path:
 
 @cache
 def source_digest() -> str:
-    """The SHA-256 of graphc's own Python sources, so that no entry outlives the code that made it."""
+    """A digest of graphc's own Python sources, so that no entry outlives the code that made it.
+
+    A file counts by its name, size and time of change, as it does for Python's own compiled files.
+    """
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
     for path in sorted(package.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()}\n{len(content)}\n".encode())
-        digest.update(content)
+        status = path.stat()
+        digest.update(f"{path.relative_to(package).as_posix()} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
