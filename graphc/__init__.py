@@ -154,6 +154,7 @@ from graphc.dsl.functions import (
     where,
 )
 from graphc.dsl.show import latex_of as latex
+from graphc.dsl.show import mathml_of as mathml
 from graphc.dsl.tensor import Tensor
 from graphc.errors import (
     DefinitionError,
@@ -194,7 +195,7 @@ __all__ = [
     "sqrt", "square", "squeeze", "subtract", "sum", "take", "tan", "tanh", "tensordot", "trace", "transpose",
     "trunc", "where", "bce_with_logits", "cosine_similarity", "cross_entropy", "hinge", "huber", "kl_div",
     "log_softmax", "mae", "mean", "mse", "nll", "norm", "repeat", "softmax", "stack", "std", "tile", "var",
-    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "explain", "latex",
+    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "explain", "latex", "mathml",
     "Function", "TrainStep", "Size", "FileAccessError", "FileFormatError",
     "DefinitionError", "DTypeError", "ExportError", "GraphcError", "IndexRangeError", "InputError",
     "InternalError", "NonFiniteError", "NotDifferentiable", "ShapeError", "UnknownNameError", "UsageError",

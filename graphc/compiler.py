@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from graphc.diff.derivatives import one
-from graphc.diff.reverse import backward
+from graphc.diff.reverse import Backward, backward
 from graphc.dsl.handle import located
 from graphc.dsl.init import initial
 from graphc.dsl.targets import (
@@ -34,6 +34,7 @@ from graphc.kernels.layout import Layout, Results
 from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.target import host
 from graphc.notation.expressions import has_name
+from graphc.notation.show import to_mathml
 from graphc.notation.show import to_text as maths
 from graphc.pipeline import (
     LOSS,
@@ -43,6 +44,7 @@ from graphc.pipeline import (
     as_inputs,
     declare_function,
     declare_step,
+    derive,
     gradient_name,
     stages,
     uncollected,
@@ -222,6 +224,7 @@ def look_into(declared: Declared, options: Options) -> Look:
     """How a program compiled from ``declared`` is looked into; nothing is built before it is asked for."""
     return Look(
         show=lambda stage: show(declared, options, stage),
+        html=lambda: rich(declared, options),
         cost=lambda: cost(stages(declared, options).program),
         origin=declared,
     )
@@ -237,9 +240,9 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     made = stages(declared, options)
     found: dict[str, Callable[[], str]] = {
         "declared": lambda: to_text(declared.graph),
-        "forward": lambda: _maths(declared.graph, dict(declared.graph.outputs)),
-        "grad": lambda: _gradients(made),
-        "update": lambda: _updates(declared),
+        "forward": lambda: maths(declared.graph, dict(declared.graph.outputs)) + "\n",
+        "grad": lambda: _maths(_gradients(made.derived, made.backward, declared)) if made.backward else _NO_LOSS,
+        "update": lambda: _maths(_updates(declared)),
         "ledger": lambda: _ledger(made, options),
         "optimized": lambda: to_text(made.rewritten.graph),
         "rewrites": lambda: made.rewritten.text(),
@@ -256,21 +259,28 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
 _NO_LOSS = "a plain function has no loss that was differentiated\n"
 
 
-def _maths(graph: Graph, outputs: Mapping[str, Node]) -> str:
-    """Some nodes of a graph as lines of maths."""
-    return maths(graph, outputs) + "\n"
+def rich(declared: Declared, options: Options) -> str:
+    """The maths of forward pass, gradients and update as HTML with MathML in it."""
+    parts = [("Forward pass", to_mathml(declared.graph, dict(declared.graph.outputs)))]
+    _, found, derived = derive(declared, options.fast_math)
+    if found is not None:
+        parts.append(("Back propagation", to_mathml(_gradients(derived, found, declared))))
+        parts.append(("Update", to_mathml(_updates(declared))))
+    return "".join(f"<h4>{title}</h4>{element}" for title, element in parts)
 
 
-def _gradients(made: Stages) -> str:
-    """The derivatives by every trained parameter as maths, simplified by rules that keep every bit."""
-    if made.backward is None:
-        return _NO_LOSS
-    found = zip(made.declared.trained, made.backward.cotangents, strict=True)
-    graph = made.derived
-    graph.outputs = {f"d_{name}": node for name, node in found if node is not None}
+def _maths(graph: Graph) -> str:
+    """A graph as lines of maths."""
+    return maths(graph) + "\n"
+
+
+def _gradients(graph: Graph, found: Backward, declared: Declared) -> Graph:
+    """The graph of the derivatives by every trained parameter, simplified by rules that keep every bit."""
+    named_by = zip(declared.trained, found.cotangents, strict=True)
+    graph.outputs = {f"d_{name}": node for name, node in named_by if node is not None}
     graph.updates = {}
     named = frozenset(node for node in graph.live() if has_name(graph, node))
-    return maths(run(graph, PHASES, fast_math=False, protect=named).graph) + "\n"
+    return run(graph, PHASES, fast_math=False, protect=named).graph
 
 
 def _ledger(made: Stages, options: Options) -> str:
@@ -281,8 +291,8 @@ def _ledger(made: Stages, options: Options) -> str:
     return str(explained(made.derived, made.backward, forms=forms_of(made.declared.graph, stable)))
 
 
-def _updates(declared: Declared) -> str:
-    """The new values of parameters and states as maths, over gradients as ``d_`` and their names."""
+def _updates(declared: Declared) -> Graph:
+    """The graph of the new values of parameters and states, over gradients as ``d_`` and their names."""
     names = {gradient_name(name): f"d_{name}" for name in declared.trained}
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -291,7 +301,7 @@ def _updates(declared: Declared) -> str:
 
     graph = rebuild(declared.graph, make)[0]
     graph.outputs = {}
-    return maths(graph) + "\n"
+    return graph
 
 
 def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:

@@ -124,7 +124,7 @@ EXPRESSIONS: list[tuple[Callable[[], gc.Tensor], str]] = [
     (lambda: A.T @ a3, "Aᵀ · a3"),
     (lambda: S @ C, "S · C"),
     (lambda: S @ B, "S · B"),
-    (lambda: 2 * (A @ B) + 1, "2 * (A · B) + 1"),
+    (lambda: 2 * (A @ B) + 1, "2 * A · B + 1"),
     (lambda: gc.outer(u, v), "u ⊗ v"),
     (lambda: x * v + s, "x ⊙ v + s"),
     (lambda: s * x, "s * x"),

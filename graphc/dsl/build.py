@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from graphc.dsl.handle import Handle, Layer, Leaf
 from graphc.errors import DefinitionError, InternalError
 from graphc.graph.graph import LEAVES, NAMED, Attr, Graph, Node, Origin
-from graphc.structs import dataclass
+from graphc.structs import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,15 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
     graph = Graph()
     node: dict[Handle, Node] = {}
     leaves: dict[str, Handle] = {}
+    distinct = _Names(names.values())
     for handle in order:
         inputs = [node[o] for o in handle.operands]
         if handle.kind == "updates":
             made = _note_updates(graph, handle, inputs)
         else:
             made = graph.add(handle.kind, inputs, _attr(handle, names), handle.dtype, handle.shape)
-            graph.note(made, origins_of(handle, names.get(handle, ""), handle in inner))
+            found = origins_of(handle, names.get(handle, ""), handle in inner)
+            graph.note(made, [distinct.origin(o, made) for o in found])
         if handle in marks:
             origins = graph.origins.get(made, ())
             made = graph.add("variable", (made,), marks[handle], handle.dtype, handle.shape, origins)
@@ -49,6 +51,24 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
             leaves[names[handle]] = handle
     graph.outputs = {name: node[handle] for name, handle in outputs.items()}
     return Built(graph, node, leaves)
+
+
+class _Names:
+    """Names that stand for one node each: the second value called h (of a loop, say) is ``h_2``."""
+
+    def __init__(self, declared: Iterable[str]) -> None:
+        self.declared = dict.fromkeys(declared)
+        self.owner: dict[str, Node] = {}
+
+    def origin(self, origin: Origin, node: Node) -> Origin:
+        """The origin with a name that no other node has."""
+        if not origin.name or node.kind in NAMED:
+            return origin
+        name, count = origin.name, 1
+        while name in self.declared or self.owner.setdefault(name, node) is not node:
+            count += 1
+            name = f"{origin.name}_{count}"
+        return origin if count == 1 else replace(origin, name=name)
 
 
 def postorder(roots: Iterable[Handle]) -> list[Handle]:

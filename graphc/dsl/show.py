@@ -1,10 +1,10 @@
-"""A tensor as maths: the graph of its expression as text or LaTeX."""
+"""A tensor as maths: the graph of its expression as text, LaTeX or MathML."""
 
 from __future__ import annotations
 
 from graphc.dsl.build import build
 from graphc.dsl.handle import Handle
-from graphc.notation.show import to_latex, to_text
+from graphc.notation.show import to_latex, to_mathml, to_text
 
 
 def text_of(handle: Handle) -> str:
@@ -15,3 +15,8 @@ def text_of(handle: Handle) -> str:
 def latex_of(handle: Handle) -> str:
     """The expression in LaTeX, for display."""
     return to_latex(build({handle.name or "value": handle}).graph)
+
+
+def mathml_of(handle: Handle) -> str:
+    """The expression in MathML, which browsers show by themselves."""
+    return to_mathml(build({handle.name or "value": handle}).graph)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, Row, Term, backward, local_derivatives
@@ -87,6 +88,10 @@ class Explanation:
         return "\n\n".join([*parts, *([self.note] if self.note else [])]) + "\n"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, its lines unbroken."""
+        return f'<pre style="line-height: 1.2">{escape(str(self))}</pre>'
 
 
 @dataclass(frozen=True, slots=True)

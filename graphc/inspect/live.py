@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.graph.graph import Array
+from graphc.structs import dataclass
 
 _SHADES = " ·░▒▓█"
 _ROWS, _COLUMNS = 6, 48  # the most that a picture has

@@ -107,6 +107,9 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     for factor, other in ((a, b), (b, a)):
         if factor == ONE:
             return other
+        guarded = _guarded(factor, other)
+        if guarded is not None:
+            return guarded
         if _value(factor) == -1:
             return negative(other)
         if isinstance(factor, Number) and factor.text.startswith("-") and not isinstance(other, Number):
@@ -129,6 +132,17 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
             if raised.exponent.text.isdigit():
                 return Power(base, Number(str(int(raised.exponent.text) + 1)))
     return Infix("⊙" if elementwise else "*", a, b)
+
+
+def _guarded(factor: Tree, other: Tree) -> Tree | None:
+    """``sqrt(where(a = 0, 1, a)) * [a ≠ 0]``, which keeps a root from its kink, as ``sqrt(a)``; else None."""
+    if not isinstance(factor, Bracket) or not isinstance(other, Applied) or other.name != "sqrt":
+        return None
+    inner, zero = other.args[0], opposite(factor.condition)
+    if isinstance(inner, Applied) and inner.name == "where" and inner.args[0] == zero and inner.args[1] == ONE:
+        safe = isinstance(zero, Infix) and zero.sign == "=" and zero.right == ZERO and zero.left == inner.args[2]
+        return Applied("sqrt", (inner.args[2],)) if safe else None
+    return None
 
 
 def outer(a: Tree, b: Tree) -> Tree:

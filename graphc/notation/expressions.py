@@ -16,8 +16,9 @@ from graphc.notation.bodies import is_simple
 from graphc.notation.operations import operation_tree
 from graphc.notation.placing import Operand
 from graphc.notation.points import point_tree
-from graphc.notation.recognise import Named, gather, named_parts, shown_inputs
-from graphc.notation.simplify import simplified
+from graphc.notation.ranks import rank_of
+from graphc.notation.recognise import Named, gather, is_identity, named_parts, shown_inputs
+from graphc.notation.simplify import Known, simplified
 from graphc.notation.tensors import tensor_tree
 from graphc.notation.tree import Applied, At, Line, Number, Symbol, Tree, weight
 
@@ -92,6 +93,9 @@ class _Writer:
         self.name_of = self._names()
         self.taken = dict.fromkeys(self.name_of.values())
         self.own: dict[str, None] = {}  # names that stand for nothing of the user's
+        self.identity = ""  # the name of identity matrices, where there are some
+        self.ranks = {name: len(node.shape) for node, name in self.name_of.items()}
+        self.ranks |= {name: 0 for node in self.nodes for size in node.shape for name in names(size)}
         self.uniform_parts: list[str] = []
         self.tree_of: dict[Node, Tree] = {}
         self.written: list[Line] = []
@@ -118,7 +122,8 @@ class _Writer:
             self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
         uniform = [name for node, name in self.name_of.items() if self.uniform.get(node)]
         uniform += [name for node in self.nodes for size in node.shape for name in names(size)]
-        return tuple(simplified(self.written, self.own, [*uniform, *self.uniform_parts]))
+        known = Known(self.own, [*uniform, *self.uniform_parts], self.ranks, self.identity)
+        return tuple(simplified(self.written, known))
 
     def _reach(self) -> list[Node]:
         """The nodes that are shown, each after those that it is made of; named values are recognised on the way."""
@@ -172,6 +177,13 @@ class _Writer:
             if name and node not in chosen and name not in owner and node.kind not in _SILENT:
                 chosen[node] = name
                 owner[name] = node
+        for node in self.nodes:  # two values of one name, where a graph was not built from tensors
+            name, count = self.graph.name(node), 1
+            if name and node not in chosen and node.kind not in _SILENT:
+                while f"{name}_{count}" in owner:
+                    count += 1
+                chosen[node] = f"{name}_{count}"
+                owner[chosen[node]] = node
         return chosen
 
     def _fresh(self, stem: str = "t") -> str:
@@ -228,6 +240,7 @@ class _Writer:
         else:
             self.updated.pop(node, None)
             self.uniform_parts += [name] if self.uniform[node] else []
+            self.ranks[name] = len(node.shape)
             self.written.append(Line(name, index, value, node.shape, sign))
         return Symbol(name)
 
@@ -236,6 +249,10 @@ class _Writer:
         whole = self._whole(node)
         if whole is not None:
             return self._named(whole)
+        if node.kind == "formula" and is_identity(gather(node)):
+            self.identity = self.identity or self._fresh("I")
+            self.ranks[self.identity] = 2
+            return Symbol(self.identity)
         if node.kind == "formula":
             trees = [self.tree_of.get(i, Symbol("?")) for i in node.inputs]
             by_name = operation_tree(self.graph.origins.get(node, ()), node, trees)
@@ -271,6 +288,9 @@ class _Writer:
             if line.value == tree and line.index == letters:
                 return At(Symbol(line.name), tuple(Symbol(x) for x in letters)) if letters else Symbol(line.name)
         name = self._fresh()
+        rank = rank_of(tree, self.ranks)
+        if rank is not None and not letters:
+            self.ranks[name] = rank
         self.written.append(Line(name, letters, tree, ()))
         return At(Symbol(name), tuple(Symbol(x) for x in letters)) if letters else Symbol(name)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from graphc.graph.sizes import SizeLike
-from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, apart, mixed
+from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, apart, flat, mixed
 from graphc.notation.tree import (
     Applied,
     At,
@@ -28,7 +28,7 @@ _SIGNS = {
     "or": r"\vee", "%": r"\bmod", "Σ": r"\sum", "Π": r"\prod", "←": r"\leftarrow",
 }  # fmt: skip
 _FUNCTIONS = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min", "arcsin", "arccos", "arctan")
-_GREEK = (
+GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
 )  # fmt: skip
@@ -75,7 +75,7 @@ def name_latex(name: str) -> str:
 
 
 def _word(word: str) -> str:
-    if word in _GREEK:
+    if word in GREEK:
         return f"\\{word}"
     return word if len(word) == 1 else rf"\mathrm{{{word.replace('_', chr(92) + '_').replace('%', chr(92) + '%')}}}"
 
@@ -144,8 +144,10 @@ def _infix(tree: Infix) -> tuple[str, int]:
     loose = isinstance(tree.left, Joined) and tree.left.sign in _LARGE and binds >= SUM
     if loose or (binds == PRODUCT and mixed(tree.left, tree.sign) and not fraction):
         left = rf"\left({tree_latex(tree.left)}\right)"
-    if isinstance(tree.right, Infix) and tree.right.sign == "/" and binds == PRODUCT:
-        right = tree_latex(tree.right)  # a fraction needs no parentheses
+    if (isinstance(tree.right, Infix) and tree.right.sign == "/" and binds == PRODUCT) or (
+        tree.sign == "*" and flat(tree)
+    ):
+        right = tree_latex(tree.right)  # neither a fraction nor a product behind a number needs parentheses
     return f"{left} {_SIGNS.get(tree.sign, tree.sign)} {right}", binds
 
 

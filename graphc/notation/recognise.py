@@ -76,6 +76,15 @@ def named_parts(node: Node, opaque: Opaque) -> dict[int, Named]:
     return found
 
 
+def is_identity(formula: Formula) -> bool:
+    """Whether a formula is the identity matrix: 1 where its two indices are equal."""
+    if len(formula.shape) != 2 or formula.reads or not formula.is_plain() or len(formula.guards) != 1:
+        return False
+    guard, body = formula.guards[0], formula.body.instrs
+    diagonal = guard.kind == "eq" and guard.data is None and guard.expr in (var(0) - var(1), var(1) - var(0))
+    return diagonal and not formula.reduced() and len(body) == 1 and body[0].op == "const" and const_value(body[0]) == 1
+
+
 def _is_open(formula: Formula) -> bool:
     """Whether a value is one point's: nothing is joined or guarded."""
     return formula.combine == "none" and formula.is_plain() and not formula.guards

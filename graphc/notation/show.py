@@ -1,4 +1,4 @@
-"""Graphs as text and as LaTeX: what a tensor prints, and the stages of a step."""
+"""Graphs as text, as LaTeX and as MathML: what a tensor prints, and the stages of a step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from graphc.graph.graph import Graph, Node
 from graphc.notation.expressions import graph_lines
 from graphc.notation.latex import lines_latex
+from graphc.notation.mathml import lines_mathml
 from graphc.notation.text import lines_text
 
 Outputs = Mapping[str, Node] | Sequence[Node] | None
@@ -38,3 +39,8 @@ def to_text(graph: Graph, outputs: Outputs = None, *, dims: bool = False, define
 def to_latex(graph: Graph, outputs: Outputs = None, *, dims: bool = False, define: bool | None = None) -> str:
     """The same lines as LaTeX, aligned at their signs. Arguments as of ``to_text``."""
     return lines_latex(graph_lines(graph, outputs, define), dims)
+
+
+def to_mathml(graph: Graph, outputs: Outputs = None, *, dims: bool = False, define: bool | None = None) -> str:
+    """The same lines as one MathML element. Arguments as of ``to_text``."""
+    return lines_mathml(graph_lines(graph, outputs, define), dims)

@@ -6,37 +6,68 @@ nothing, or for one use, give up their line.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from graphc.notation.algebra import ONE, minus, negative, over, plus, times
 from graphc.notation.bodies import is_simple
-from graphc.notation.tree import Applied, Infix, Joined, Line, Negated, Symbol, Tree, mapped, opposite, parts, symbols
-from graphc.structs import replace
+from graphc.notation.ranks import rank_of
+from graphc.notation.tree import (
+    Applied,
+    Bracket,
+    Infix,
+    Joined,
+    Line,
+    Negated,
+    Number,
+    Power,
+    Symbol,
+    Transposed,
+    Tree,
+    mapped,
+    opposite,
+    parts,
+    symbols,
+)
+from graphc.structs import dataclass, replace
 
 _ROUNDS = 3
 
 
-def simplified(lines: Sequence[Line], own: Collection[str], uniform: Collection[str]) -> list[Line]:
-    """The lines, simplified. own: names that stand for nothing of the user's, so that their lines may go.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of names. own: those that stand for nothing of the user's, so that their lines may go.
 
-    uniform: names of values without axes, or all of whose elements are equal.
+    uniform: of values without axes, or all of whose elements are equal. ranks: how many axes. identity: the name of
+    identity matrices, if any.
     """
+
+    own: Collection[str]
+    uniform: Collection[str]
+    ranks: Mapping[str, int]
+    identity: str = ""
+
+
+def simplified(lines: Sequence[Line], known: Known) -> list[Line]:
+    """The lines, simplified."""
     found = list(lines)
     for _ in range(_ROUNDS):
         before = found
-        found = _put_in_place(_Rules(found, own, uniform).lines(), own)
+        found = _put_in_place(_Rules(found, known).lines(), known.own)
         if found == before:
             break
-    return found
+    return _renumbered(found, known)
 
 
 class _Rules:
     """Rewrites trees; sees through names that are not the user's."""
 
-    def __init__(self, lines: Sequence[Line], own: Collection[str], uniform: Collection[str]) -> None:
+    def __init__(self, lines: Sequence[Line], known: Known) -> None:
         self.given = lines
-        self.uniform = uniform
-        self.value_of = {line.name: line.value for line in lines if line.name in own and not line.index}
+        self.uniform = known.uniform
+        self.ranks = known.ranks
+        self.identity = Symbol(known.identity) if known.identity else None
+        self.value_of = {line.name: line.value for line in lines if line.name in known.own and not line.index}
 
     def lines(self) -> list[Line]:
         """All lines; those written by index stay."""
@@ -56,14 +87,90 @@ class _Rules:
             return opposite(tree.value) if tree.logical else negative(tree.value)
         if isinstance(tree, Joined):
             return self.joined(tree)
+        if isinstance(tree, Transposed):
+            return self.transposed(tree.value)
         if not isinstance(tree, Infix):
             return tree
         if tree.sign in ("+", "-"):
             return self.sum(tree)
         if tree.sign in ("*", "⊙"):
             both = not self.is_uniform(tree.left) and not self.is_uniform(tree.right)
-            return times(tree.left, tree.right, tree.sign == "⊙" and both)
+            return self.factors(times(tree.left, tree.right, tree.sign == "⊙" and both))
+        if tree.sign == "·":
+            return self.dot(tree.left, tree.right)
         return self.quotient(tree.left, tree.right) if tree.sign == "/" else tree
+
+    def is_scalar(self, tree: Tree) -> bool:
+        """Whether a tree is a number without axes."""
+        return rank_of(tree, self.ranks) == 0
+
+    def is_matrix(self, tree: Tree) -> bool:
+        """Whether a tree has two axes or more: a product may then be cut before it or behind it."""
+        return (rank_of(tree, self.ranks) or 0) >= 2
+
+    def dot(self, left: Tree, right: Tree) -> Tree:
+        """A matrix product: identities gone, scalars in front, ``a · (b · c)`` as ``a · b · c``."""
+        if left == self.identity:
+            return right
+        if right == self.identity:
+            return left
+        for side in (left, right):
+            other = right if side is left else left
+            if isinstance(side, Negated) and not side.logical:
+                return negative(self.dot(*((side.value, other) if side is left else (other, side.value))))
+            if isinstance(side, Infix) and side.sign == "*" and self.is_scalar(side.left):
+                return times(side.left, self.dot(*((side.right, other) if side is left else (other, side.right))))
+        if isinstance(right, Infix) and right.sign == "·" and self.is_matrix(right.left):
+            return self.dot(self.dot(left, right.left), right.right)
+        return Infix("·", left, right)
+
+    def transposed(self, value: Tree) -> Tree:
+        """``(a · bᵀ)ᵀ`` is ``b · aᵀ``: a product of names, or one that holds transposes, is turned round."""
+        if value == self.identity:
+            return value
+        if isinstance(value, Transposed):
+            return value.value
+        if isinstance(value, Infix) and value.sign == "·" and all(self.is_matrix(p) for p in parts(value)):
+            chain = _chain(value)
+            if any(isinstance(f, Transposed) for f in chain) or all(isinstance(f, Symbol) for f in chain):
+                return self.dot(self.transposed(value.right), self.transposed(value.left))
+        return Transposed(value)
+
+    def factors(self, tree: Tree) -> Tree:
+        """A product of elements with each factor once: powers, and ``diag(v)`` for ``I ⊙ v``."""
+        counts: dict[Tree, int] = {}
+        for factor in _factors(tree):
+            base, count = _power(factor)
+            counts[base] = counts.get(base, 0) + count
+        flat = [_raised(base, count) for base, count in counts.items()]
+        if len(flat) > 1 and any(f == self.identity or self.is_diagonal(f) for f in flat):
+            whole = self.diagonal([f.args[0] if isinstance(f, Applied) and self.is_diagonal(f) else f for f in flat])
+            return whole or tree
+        return tree if len(flat) == len(_factors(tree)) else self.multiplied(flat)
+
+    def multiplied(self, factors: Sequence[Tree]) -> Tree:
+        """The product of some factors."""
+        tree = factors[0]
+        for factor in factors[1:]:
+            tree = times(tree, factor, not self.is_uniform(tree) and not self.is_uniform(factor))
+        return tree
+
+    def is_diagonal(self, tree: Tree) -> bool:
+        """Whether a tree is the matrix with a vector on its diagonal."""
+        return isinstance(tree, Applied) and tree.name == "diag" and rank_of(tree.args[0], self.ranks) == 1
+
+    def diagonal(self, factors: Sequence[Tree]) -> Tree | None:
+        """The identity matrix times vectors and scalars; None where another matrix is among them."""
+        others = [f for f in factors if f != self.identity]
+        ranks = [rank_of(f, self.ranks) for f in others]
+        if any(rank not in (0, 1) for rank in ranks):
+            return None
+        vectors = [f for f, rank in zip(others, ranks, strict=True) if rank == 1]
+        scalars = [f for f, rank in zip(others, ranks, strict=True) if rank == 0]
+        if not vectors and self.identity is None:
+            return None
+        whole = Applied("diag", (self.multiplied(vectors),)) if vectors else self.identity
+        return self.multiplied([*scalars, *([whole] if whole else [])])
 
     def is_uniform(self, tree: Tree) -> bool:
         """Whether a tree is one number, whatever its shape."""
@@ -82,6 +189,9 @@ class _Rules:
         if isinstance(inner, Infix) and isinstance(right, Infix) and inner.sign == right.sign == "/":
             if inner.right == right.right:
                 return over(join(negative(inner.left) if turned else inner.left, right.left), right.right)
+        if isinstance(left, Infix) and isinstance(right, Infix) and left.sign == right.sign == "*":
+            if left.left == right.left and self.is_scalar(left.left):
+                return times(left.left, join(left.right, right.right))
         return join(left, right)
 
     def quotient(self, top: Tree, below: Tree) -> Tree:
@@ -93,6 +203,9 @@ class _Rules:
                 if rest is not None:
                     soft = Applied("softmax", (_unshifted(inner.args[0]),))
                     return self.times(rest, soft)
+        rest = None if isinstance(below, Number) else self.without(top, below)
+        if rest is not None and (rank_of(rest, self.ranks) or -1) >= (rank_of(below, self.ranks) or 0):
+            return rest
         return over(top, below)
 
     def times(self, rest: Tree, value: Tree) -> Tree:
@@ -143,6 +256,31 @@ class _Rules:
         return None
 
 
+def _factors(tree: Tree) -> list[Tree]:
+    """What is multiplied, element by element."""
+    if isinstance(tree, Infix) and tree.sign in ("*", "⊙"):
+        return [*_factors(tree.left), *_factors(tree.right)]
+    return [tree]
+
+
+def _chain(tree: Tree) -> list[Tree]:
+    """The factors of a matrix product."""
+    if isinstance(tree, Infix) and tree.sign == "·":
+        return [*_chain(tree.left), *_chain(tree.right)]
+    return [tree]
+
+
+def _power(factor: Tree) -> tuple[Tree, int]:
+    """A factor as a power of something; a condition's bracket is its own square."""
+    if isinstance(factor, Power) and isinstance(factor.exponent, Number) and factor.exponent.text.isdigit():
+        return factor.base, int(factor.exponent.text)
+    return factor, 1
+
+
+def _raised(base: Tree, count: int) -> Tree:
+    return base if count == 1 or isinstance(base, Bracket) else Power(base, Number(str(count)))
+
+
 def _unshifted(tree: Tree) -> Tree:
     """``a`` of ``a - max(a)`` along the last axis, which makes no difference to a softmax."""
     if isinstance(tree, Infix) and tree.sign == "-" and isinstance(tree.right, Joined):
@@ -153,6 +291,7 @@ def _unshifted(tree: Tree) -> Tree:
 
 def _put_in_place(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
     """The lines without those that nothing names; what one other line names once stands there, where it reads well."""
+    lines = _without_aliases(lines, own)
     uses: dict[str, int] = {}
     for line in lines:
         for name in _names(line.value) + [n for i in line.index for n in own if i.startswith(f"{n}[")]:
@@ -176,6 +315,34 @@ def _put_in_place(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
         elif uses.get(line.name, 0) > 1:
             found.append(line)
     return found + list(waiting.values())
+
+
+def _without_aliases(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
+    """The lines with ``t = Aᵀ`` and ``t = a`` put in place wherever t stands."""
+    aliases: dict[str, Tree] = {}
+    found: list[Line] = []
+    for line in lines:
+        value = _replaced(line.value, aliases) if aliases else line.value
+        inner = value.value if isinstance(value, Transposed) else value
+        if line.name in own and not line.index and line.sign == "=" and isinstance(inner, Symbol):
+            aliases[line.name] = value
+        found.append(replace(line, value=value))
+    return found
+
+
+def _renumbered(lines: Sequence[Line], known: Known) -> list[Line]:
+    """The lines with ``t1``, ``t2``, … counted as they stand, past those that are the user's."""
+    old = [line.name for line in lines if line.name in known.own and re.fullmatch(r"t\d+", line.name)]
+    users = dict.fromkeys(name for name in known.ranks if name not in known.own)
+    fresh = (name for k in range(1, len(old) + len(users) + 1) if (name := f"t{k}") not in users)
+    new = dict(zip(old, fresh, strict=False))
+    trees: dict[str, Tree] = {name: Symbol(other) for name, other in new.items()}
+    found = []
+    for line in lines:
+        index = tuple(re.sub(r"\bt\d+\b", lambda m: new.get(m[0], m[0]), i) for i in line.index)
+        value = _replaced(line.value, trees)
+        found.append(replace(line, name=new.get(line.name, line.name), index=index, value=value))
+    return found
 
 
 def _replaced(tree: Tree, values: dict[str, Tree]) -> Tree:

@@ -101,7 +101,7 @@ def _infix(tree: Infix) -> tuple[str, int]:
     left, right = _inside(tree.left, binds + (binds == 3)), _inside(tree.right, binds + 1)
     if binds == PRODUCT:
         left = f"({left})" if mixed(tree.left, tree.sign) else left
-    if tree.sign in _FACTORS and isinstance(tree.right, Infix) and tree.right.sign in _FACTORS:
+    if flat(tree):
         right = tree_text(tree.right)
     if isinstance(tree.left, Joined) and tree.left.sign in _LOOSE and binds >= SUM:
         left = f"({_text(tree.left)[0]})"
@@ -110,12 +110,24 @@ def _infix(tree: Infix) -> tuple[str, int]:
     return f"{left} {tree.sign} {right}", binds
 
 
+def flat(tree: Infix) -> bool:
+    """Whether the right side of a product is one that stands there without parentheses.
+
+    ``*`` has a number or a scalar on its left, so that ``2 * (a · b)`` is ``(2 * a) · b``.
+    """
+    if not isinstance(tree.right, Infix) or tree.sign not in _FACTORS:
+        return False
+    return tree.right.sign in _FACTORS or (tree.sign == "*" and tree.right.sign == "·")
+
+
 def mixed(inner: Tree, sign: str) -> bool:
     """Whether a product inside one of ``sign`` is of another kind, so that it takes parentheses to be read.
 
-    ``*`` and ``⊙`` stand beside each other freely, and before a division.
+    ``*`` and ``⊙`` stand beside each other freely, and before a division; ``*`` before a matrix product too.
     """
     if not isinstance(inner, Infix) or inner.sign not in PRODUCTS or inner.sign == sign:
+        return False
+    if inner.sign == "*" and sign == "·":
         return False
     return not (inner.sign in _FACTORS and sign in (*_FACTORS, "/"))
 

@@ -7,6 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from graphc.errors import InputError, ShapeError, UsageError
 from graphc.graph.sizes import evaluate
 from graphc.runtime import epoch
 from graphc.runtime.arguments import Array, gather
+from graphc.runtime.curve import curve_svg
 from graphc.runtime.memory import zeroed
 from graphc.runtime.program import Context, Program
 from graphc.structs import dataclass, field
@@ -77,6 +79,10 @@ class History:
         if path:
             figure.savefig(path)
         return figure
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the losses as a curve, and the last ones in words."""
+        return f"<p>{escape(repr(self))}</p>{curve_svg(self.losses, self.validation)}"
 
     def __repr__(self) -> str:
         last = f", last loss {self.losses[-1]:.6g}" if self.losses else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from html import escape
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,10 +46,12 @@ class Tools:
 class Look:
     """How a program is looked into, handed in by the compiler.
 
-    show: the text of a stage. cost: the cost sheet. origin: what it was compiled from, for the compiler's own checks.
+    show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. origin: what it was
+    compiled from, for the compiler's own checks.
     """
 
     show: Callable[[str], str]
+    html: Callable[[], str]
     cost: Callable[[], object]
     origin: object
 
@@ -117,6 +120,10 @@ class _Compiled:
     def cost(self) -> object:
         """The cost sheet: operations, bytes and predicted time of each kernel, before running; ``print`` it."""
         return self._looked().cost()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the signature, and the maths of forward pass, gradients and update."""
+        return f"<p><code>{escape(repr(self))}</code></p>{self._looked().html()}"
 
     def _looked(self) -> Look:
         if self._look is None:
