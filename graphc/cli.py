@@ -1,4 +1,4 @@
-"""The command line: ``graphc demo``, ``graphc show``, ``graphc check``.
+"""The command line: ``graphc demo``, ``graphc show``, ``graphc check``, ``graphc bench``.
 
 Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what was asked. Errors come without traceback.
 """
@@ -39,6 +39,7 @@ A script declares a network and compiles it; FILE[:NAME] names the script and th
   graphc show model.py --stage grad       the derivatives, as maths
   graphc show model.py:step --stage asm   the machine code
   graphc check model.py                   are derivatives and compiled results right?
+  graphc bench model.py --size N=64       how long a step takes, and what it could take
 
 The script runs as a module that is imported does, so keep training behind: if __name__ == "__main__":
 """
@@ -60,6 +61,15 @@ Draws inputs and weights (integer inputs inside the bounds of what they index) a
   - what the compiled step computes, loss and derivatives, with a plain evaluation in float64;
   - each derivative with a central difference of the forward pass in float64.
 Exit code 0: all agree; 1: something differs; 2: the script or the name is not as it should be.
+"""
+BENCH_HELP = """\
+Draws inputs (integer inputs inside the bounds of what they index), runs the step on them for about a second and prints
+  - the time of a call, from Python;
+  - its operations and the least bytes that it must move, and how fast this core can do either (measured);
+  - the floor that follows (the roofline), and how far the step is from it.
+Weights are put back before each of twelve blocks. For a quiet figure leave the machine alone meanwhile.
+
+  graphc bench model.py:step --size N=64 --size T=20
 """
 
 
@@ -108,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     check = _with_target(commands, "check", "compare a step's results and derivatives with plainer ones", CHECK_HELP)
     check.add_argument("--seed", type=int, default=0, help="of the inputs that are drawn (0)")
     check.set_defaults(run=_check)
+    bench = _with_target(commands, "bench", "time a step and set it against this machine's roofline", BENCH_HELP)
+    bench.add_argument(
+        "--size", type=_size, action="append", default=[], metavar="NAME=VALUE", help="of a run-time dimension (32)"
+    )
+    bench.add_argument("--seconds", type=float, default=1.0, help="how long to measure, about (1)")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -130,6 +146,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} given; needs at least 1")
     return number
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if not name.isidentifier() or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} given; needs NAME=VALUE, such as N=64")
+    return name, int(value)
 
 
 def _demo(given: argparse.Namespace) -> int:
@@ -217,6 +240,11 @@ def _check(given: argparse.Namespace) -> int:
     report = compiler.check(_loaded(given.target), given.seed)
     print(report)
     return 0 if report.passed else 1
+
+
+def _bench(given: argparse.Namespace) -> int:
+    print(compiler.bench(_loaded(given.target), dict(given.size), given.seconds))
+    return 0
 
 
 if __name__ == "__main__":

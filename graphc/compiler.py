@@ -27,9 +27,11 @@ from graphc.errors import DefinitionError, GraphcError, InternalError, UsageErro
 from graphc.graph.formula import data_indices
 from graphc.graph.graph import Array, Graph, Node, copy_node, rebuild
 from graphc.graph.text import to_text
-from graphc.inspect.check import CheckReport, check_graph
+from graphc.inspect.bench import BenchReport
+from graphc.inspect.bench import bench as time_calls
+from graphc.inspect.check import CheckReport, check_graph, drawn
 from graphc.inspect.explain import Explanation, Ledger, explained, forms_of, ledger_of
-from graphc.kernels.cost import cost
+from graphc.kernels.cost import Cost, cost
 from graphc.kernels.layout import Layout, Results
 from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.target import host
@@ -363,6 +365,43 @@ def _rounding_note(ends: Mapping[str, Node], found: Mapping[Node, Array], alone:
 
 
 # Checking
+
+
+def bench(step: TrainStep | Function, sizes: Mapping[str, int], seconds: float = 1.0) -> BenchReport:
+    """Times a compiled step or function on drawn inputs, beside the roofline of this machine.
+
+    sizes: of the run-time dimensions; one that is not there is 32. Weights and states are afterwards as before.
+
+    Raises: UsageError for a size that the step has not, or below 1.
+    """
+    declared = step.origin
+    if not isinstance(declared, Declared):
+        raise UsageError("bench: a step or function that gc.compile made is needed")
+    dims = dict.fromkeys(step.program.layout.dims, 32)
+    for name, value in sizes.items():
+        if name not in dims:
+            raise UsageError(f"bench: size {name} given; the step has {', '.join(dims) or 'no run-time sizes'}")
+        if value < 1:
+            raise UsageError(f"bench: {name} = {value} given; sizes are at least 1")
+        dims[name] = value
+    values = drawn(declared.graph, np.random.default_rng(0), dims)
+    given = {slot.name: values[slot.name] for slot in step.program.slots}
+    live = [step.params, step.state] if isinstance(step, TrainStep) else []
+    kept = [{name: np.array(value) for name, value in arrays.items()} for arrays in live]
+
+    def restore() -> None:
+        for arrays, before in zip(live, kept, strict=True):
+            for name, value in before.items():
+                arrays[name] = value
+
+    sheet = step.cost()
+    assert isinstance(sheet, Cost)
+    try:
+        return time_calls(
+            type(step).__name__, lambda: step(**given), restore, step.program.layout, sheet, dims, seconds
+        )
+    finally:
+        restore()
 
 
 def check(step: TrainStep | Function, seed: int = 0) -> CheckReport:

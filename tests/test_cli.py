@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import graphc as gc
+from graphc import compiler
 from graphc.cli import main
 from graphc.compiler import STAGES
 from graphc.inspect import check
@@ -50,6 +53,47 @@ def test_show_prints_a_stage(stage: str, script: str, capsys: pytest.CaptureFixt
 def test_check_passes_a_right_step(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"{script}:step"]) == 0
     assert "3 passed, 0 failed" in capsys.readouterr().out
+
+
+def test_bench_prints_time_and_floor(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", script, "--size", "N=64", "--seconds", "0.05"]) == 0
+    printed = capsys.readouterr().out
+    assert re.match(r"TrainStep with N = 64: \d+ calls on one core\ntime +[\d,.]+ us \(median", printed)
+    line = r"^floor +([\d.,]+) us, by (bytes|operations); the step takes ([\d.,]+) times that$"
+    found = re.search(line, printed, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > 0
+
+
+def test_bench_leaves_weights_as_they_were() -> None:
+    x = gc.input("x", (gc.dim("N"), 3))
+    step = gc.compile(gc.mean(gc.square(gc.nn.dense(x, 2))), gc.optim.adam(lr=0.1))
+    before = {**{n: np.array(v) for n, v in step.params.items()}, **{n: np.array(v) for n, v in step.state.items()}}
+    report = compiler.bench(step, {"N": 5}, 0.01)
+    after = {**dict(step.params.items()), **dict(step.state.items())}
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name])
+    assert report.n_bytes >= 4 * 5 * 3
+    assert report.floor > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "M=3"], "UsageError: bench: size M given; the step has N\n"),
+        (["--size", "N=0"], "UsageError: bench: N = 0 given; sizes are at least 1\n"),
+        (["--seconds", "0"], "UsageError: bench: 0.0 s given; needs a time above 0\n"),
+    ],
+)
+def test_bench_refuses(options: list[str], message: str, script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", script, *options]) == 2
+    assert capsys.readouterr().err == message
+
+
+def test_bench_refuses_a_size_without_a_number(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", script, "--size", "N"])
+    assert "'N' given; needs NAME=VALUE, such as N=64" in capsys.readouterr().err
 
 
 def test_a_missing_name_is_told(script: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,11 +110,12 @@ def _difference(found: Array, exact: Array) -> float:
     return float(np.max(apart, initial=0.0)) / scale
 
 
-def drawn(graph: Graph, rng: np.random.Generator) -> dict[str, Array]:
-    """Values for every input, parameter, state and hyper-parameter of a graph."""
+def drawn(graph: Graph, rng: np.random.Generator, sizes: Mapping[str, int] | None = None) -> dict[str, Array]:
+    """Values for every input, parameter, state and hyper-parameter of a graph. sizes: run-time sizes by name; one that
+    is not there is a small number."""
     live = graph.live()
     bounds = index_bounds(live)
-    dims: dict[str, int] = {}
+    dims = dict(sizes or {})
     for node in live:
         for size in node.shape:
             for name in names(size):
