@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from graphc.errors import InternalError
+from graphc.llvm.scalars import emit_primitive
 from graphc.llvm.target import Target, host, host_like, machine
 from graphc.llvm.text import Module, Value, Writer, const
 
@@ -67,12 +68,12 @@ def test_nested_loops_masks_and_gather(target: Target, n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, reduce", [("fadd", np.sum), ("fmul", np.prod), ("maximum", np.max), ("minimum", np.min)]
+    "name, reduce", [("add", np.sum), ("mul", np.prod), ("maximum", np.max), ("minimum", np.min)]
 )
 def test_reductions(name: str, reduce: np.ufunc) -> None:
     module = Module()
     w = Writer(module)
-    w.ret(w.reduce(name, w.load(V, Value("%x", "ptr"))))
+    w.ret(w.reduce(lambda a, b: emit_primitive(w, name, [a, b]), w.load(V, Value("%x", "ptr"))))
     module.define("kernel", "float", [Value("%x", "ptr")], w)
     address, _alive = load(module, host())
     call = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_void_p)(address)

@@ -22,13 +22,13 @@ import pytest
 from graphc.errors import InternalError
 from graphc.llvm.target import host, host_like
 from graphc.llvm.text import Module, Value, Writer
-from graphc.llvm.vecmath import ARITY, VECTOR_MATHS, call_out_of_line, math_function
+from graphc.llvm.vecmath import VECTOR_MATHS, call_out_of_line
 from graphc.llvm.vecmath_tables import DOUBLE, FLOAT
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "tools")]
 
 import fit_vecmath  # noqa: E402
-from vecmath_lab import SCALARS, Array, Compiled, compiled, source, ulps  # noqa: E402
+from vecmath_lab import ARITY, NAMES, SCALARS, Array, Compiled, compiled, source, ulps  # noqa: E402
 
 NIGHTLY = os.environ.get("GRAPHC_NIGHTLY") == "1"
 STRIDE = 97 if NIGHTLY else 1009
@@ -281,7 +281,7 @@ def test_values_that_are_exact(scalar: str) -> None:
     np.testing.assert_array_equal(function("hypot", scalar)(3 * small, 4 * small), 5 * small)
 
 
-@pytest.mark.parametrize("name", list(VECTOR_MATHS))
+@pytest.mark.parametrize("name", NAMES)
 def test_same_bits_at_any_width(name: str, rng: np.random.Generator) -> None:
     """Scalars, other lane counts, the out-of-line form and, where this CPU can run it, AVX2 code agree to the bit."""
     for scalar, dtype in SCALARS.items():
@@ -304,7 +304,7 @@ def test_same_bits_at_any_width(name: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.skipif(not X86, reason="compiles for another x86-64")
-@pytest.mark.parametrize("name", list(VECTOR_MATHS))
+@pytest.mark.parametrize("name", NAMES)
 def test_without_avx_and_fma(name: str, rng: np.random.Generator) -> None:
     """The same bounds on the oldest x86-64, which has neither: floats go through double there, doubles through libm."""
     n = 4000
@@ -343,18 +343,19 @@ def test_text_has_no_fast_math_and_one_copy_out_of_line() -> None:
     text = source("pow", "float", 16, fma=True).text()
     assert not any(flag in text for flag in ("nnan", "ninf", "fast ", "reassoc"))
     module = Module()
-    assert math_function(module, "exp", "<16 x float>") == math_function(module, "exp", "<16 x float>")
+    for _ in range(2):
+        call_out_of_line(Writer(module), "exp", [Value("%x", "<16 x float>")])
     assert list(module.functions) == ["graphc_exp_v16f32"]
     assert "internal <16 x float> @graphc_exp_v16f32" in module.text() and "noinline" in module.text()
 
 
 def test_wrong_uses_are_refused() -> None:
     w = Writer(Module())
-    with pytest.raises(InternalError, match="no function cosec of 1 operands"):
+    with pytest.raises(InternalError, match="no function cosec"):
         call_out_of_line(w, "cosec", [Value("%x", "float")])
     with pytest.raises(InternalError, match="i32 is no float or double"):
-        VECTOR_MATHS["exp"](w, Value("%x", "i32"))
+        VECTOR_MATHS["exp"].floats(w, Value("%x", "i32"))
 
 
 def test_table_holds_the_names_that_bodies_use() -> None:
-    assert set(REFERENCES) == set(VECTOR_MATHS) == set(ARITY)
+    assert set(REFERENCES) == set(NAMES) >= set(VECTOR_MATHS)

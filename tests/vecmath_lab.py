@@ -10,12 +10,18 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.graph.primitives import PRIMITIVES
+from graphc.llvm.scalars import emit_primitive
 from graphc.llvm.target import Target, host, machine
 from graphc.llvm.text import Module, Value, Writer, const, vector
-from graphc.llvm.vecmath import ARITY, VECTOR_MATHS, call_out_of_line
+from graphc.llvm.vecmath import VECTOR_MATHS, call_out_of_line
+from graphc.llvm.vecmath_power import fmod
 
 Array = NDArray[np.floating]
 LANES = {"float": 16, "double": 8}
+# The functions of floats that are more than an instruction, those that round, and fmod, of which others are made.
+NAMES = (*VECTOR_MATHS, "rsqrt", "sqrt", "floor", "ceil", "trunc", "sign", "fmod")
+ARITY = {name: PRIMITIVES[name].arity if name in PRIMITIVES else 2 for name in NAMES}
 SCALARS: dict[str, type[np.floating]] = {"float": np.float32, "double": np.float64}
 
 
@@ -48,7 +54,10 @@ def source(name: str, scalar: str, lanes: int, fma: bool, outside: bool = False)
     out, n = Value("%out", "ptr"), Value("%n", "i64")
     loop = w.loop(const("i64", 0), n, const("i64", max(lanes, 1)))
     args = [w.load(kind, w.gep(p, loop.index, scalar)) for p in pointers]
-    y = call_out_of_line(w, name, args) if outside else VECTOR_MATHS[name](w, *args)
+    if name == "fmod":
+        y = fmod(w, *args)
+    else:
+        y = call_out_of_line(w, name, args) if outside and name in VECTOR_MATHS else emit_primitive(w, name, args)
     w.store(y, w.gep(out, loop.index, scalar))
     w.end_loop(loop)
     w.ret()

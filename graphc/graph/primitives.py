@@ -26,6 +26,10 @@ class Primitive:
     booleans. result: ``same`` as the last operand, or ``bool``.
     smooth: whether a derivative exists; a function that is constant almost everywhere has none.
     cost: of one evaluation, in additions; 12 stands for vector maths, which is about as many instructions.
+
+    floats, integers, booleans: the function in LLVM's instructions for operands of that kind, in prefix form over the
+    operands ``a b c`` and numbers: ``fcmp olt (llvm.fabs a) inf``; ``a`` is the operand itself. A function without any
+    has code of its own, a row of ``llvm/vecmath.py``.
     """
 
     name: str
@@ -37,6 +41,9 @@ class Primitive:
     domain: tuple[float, float] = (-3.0, 3.0)
     infix: str = ""
     cost: int = 12
+    floats: str = ""
+    integers: str = ""
+    booleans: str = ""
 
 
 def _vector_erf(x: Array) -> Array:
@@ -84,18 +91,22 @@ def _table(*rows: Primitive) -> dict[str, Primitive]:
 
 
 PRIMITIVES: dict[str, Primitive] = _table(
-    Primitive("add", 2, "n", "same", np.add, infix="+", cost=1),
-    Primitive("sub", 2, "n", "same", np.subtract, infix="-", cost=1),
-    Primitive("mul", 2, "n", "same", np.multiply, infix="*", cost=1),
-    Primitive("div", 2, "f", "same", np.divide, domain=(0.5, 3.0), infix="/"),
-    Primitive("neg", 1, "n", "same", np.negative, cost=1),
+    Primitive("add", 2, "n", "same", np.add, infix="+", cost=1, floats="fadd a b", integers="add a b"),
+    Primitive("sub", 2, "n", "same", np.subtract, infix="-", cost=1, floats="fsub a b", integers="sub a b"),
+    Primitive("mul", 2, "n", "same", np.multiply, infix="*", cost=1, floats="fmul a b", integers="mul a b"),
+    Primitive("div", 2, "f", "same", np.divide, domain=(0.5, 3.0), infix="/", floats="fdiv a b"),
+    Primitive("neg", 1, "n", "same", np.negative, cost=1, floats="fneg a", integers="sub 0 a"),
     Primitive("pow", 2, "n", "same", _power, domain=(0.2, 3.0), infix="**"),
     Primitive("floor_divide", 2, "n", "same", _floor_divide, smooth=False, domain=(0.5, 3.0), infix="//"),
     Primitive("remainder", 2, "n", "same", _remainder, domain=(0.5, 3.0), infix="%"),
-    Primitive("abs", 1, "n", "same", np.abs, cost=1),
-    Primitive("sign", 1, "n", "same", np.sign, smooth=False, cost=1),
-    Primitive("sqrt", 1, "f", "same", np.sqrt, domain=(0.1, 9.0)),
-    Primitive("rsqrt", 1, "f", "same", _rsqrt, domain=(0.1, 9.0)),
+    Primitive("abs", 1, "n", "same", np.abs, cost=1, floats="llvm.fabs a", integers="llvm.smax a (sub 0 a)"),
+    Primitive(
+        "sign", 1, "n", "same", np.sign, smooth=False, cost=1,
+        floats="select (fcmp ogt (llvm.fabs a) 0) (llvm.copysign 1 a) a",
+        integers="select (icmp sgt a 0) 1 (select (icmp slt a 0) -1 0)",
+    ),
+    Primitive("sqrt", 1, "f", "same", np.sqrt, domain=(0.1, 9.0), floats="llvm.sqrt a"),
+    Primitive("rsqrt", 1, "f", "same", _rsqrt, domain=(0.1, 9.0), floats="fdiv 1 (llvm.sqrt a)"),
     Primitive("exp", 1, "f", "same", np.exp),
     Primitive("exp2", 1, "f", "same", np.exp2),
     Primitive("expm1", 1, "f", "same", np.expm1),
@@ -121,24 +132,47 @@ PRIMITIVES: dict[str, Primitive] = _table(
     Primitive("sigmoid", 1, "f", "same", _sigmoid),
     Primitive("softplus", 1, "f", "same", _softplus),
     Primitive("logaddexp", 2, "f", "same", np.logaddexp),
-    Primitive("floor", 1, "n", "same", np.floor, smooth=False),
-    Primitive("ceil", 1, "n", "same", np.ceil, smooth=False),
+    Primitive("floor", 1, "n", "same", np.floor, smooth=False, floats="llvm.floor a", integers="a"),
+    Primitive("ceil", 1, "n", "same", np.ceil, smooth=False, floats="llvm.ceil a", integers="a"),
     Primitive("round", 1, "n", "same", np.round, smooth=False),
-    Primitive("trunc", 1, "n", "same", np.trunc, smooth=False),
-    Primitive("maximum", 2, "n", "same", np.maximum, cost=1),
-    Primitive("minimum", 2, "n", "same", np.minimum, cost=1),
-    Primitive("where", 3, "a", "same", np.where, cost=1),
-    Primitive("equal", 2, "a", "bool", np.equal, smooth=False, infix="==", cost=1),
-    Primitive("not_equal", 2, "a", "bool", np.not_equal, smooth=False, infix="!=", cost=1),
-    Primitive("less", 2, "n", "bool", np.less, smooth=False, infix="<", cost=1),
-    Primitive("less_equal", 2, "n", "bool", np.less_equal, smooth=False, infix="<=", cost=1),
-    Primitive("logical_and", 2, "b", "bool", np.logical_and, smooth=False, infix="&", cost=1),
-    Primitive("logical_or", 2, "b", "bool", np.logical_or, smooth=False, infix="|", cost=1),
-    Primitive("logical_xor", 2, "b", "bool", np.logical_xor, smooth=False, infix="^", cost=1),
-    Primitive("logical_not", 1, "b", "bool", np.logical_not, smooth=False, cost=1),
-    Primitive("isnan", 1, "f", "bool", np.isnan, smooth=False, cost=1),
-    Primitive("isinf", 1, "f", "bool", np.isinf, smooth=False, cost=1),
-    Primitive("isfinite", 1, "f", "bool", np.isfinite, smooth=False, cost=1),
+    Primitive("trunc", 1, "n", "same", np.trunc, smooth=False, floats="llvm.trunc a", integers="a"),
+    Primitive(
+        "maximum", 2, "n", "same", np.maximum, cost=1,
+        floats="select (fcmp uno a a) a (select (fcmp ogt a b) a b)",
+        integers="select (icmp sgt a b) a b",
+    ),
+    Primitive(
+        "minimum", 2, "n", "same", np.minimum, cost=1,
+        floats="select (fcmp uno a a) a (select (fcmp olt a b) a b)",
+        integers="select (icmp slt a b) a b",
+    ),
+    Primitive(
+        "where", 3, "a", "same", np.where, cost=1,
+        floats="select a b c", integers="select a b c", booleans="select a b c",
+    ),
+    Primitive(
+        "equal", 2, "a", "bool", np.equal, smooth=False, infix="==", cost=1,
+        floats="fcmp oeq a b", integers="icmp eq a b", booleans="icmp eq a b",
+    ),
+    Primitive(
+        "not_equal", 2, "a", "bool", np.not_equal, smooth=False, infix="!=", cost=1,
+        floats="fcmp une a b", integers="icmp ne a b", booleans="icmp ne a b",
+    ),
+    Primitive(
+        "less", 2, "n", "bool", np.less, smooth=False, infix="<", cost=1,
+        floats="fcmp olt a b", integers="icmp slt a b",
+    ),
+    Primitive(
+        "less_equal", 2, "n", "bool", np.less_equal, smooth=False, infix="<=", cost=1,
+        floats="fcmp ole a b", integers="icmp sle a b",
+    ),
+    Primitive("logical_and", 2, "b", "bool", np.logical_and, smooth=False, infix="&", cost=1, booleans="and a b"),
+    Primitive("logical_or", 2, "b", "bool", np.logical_or, smooth=False, infix="|", cost=1, booleans="or a b"),
+    Primitive("logical_xor", 2, "b", "bool", np.logical_xor, smooth=False, infix="^", cost=1, booleans="xor a b"),
+    Primitive("logical_not", 1, "b", "bool", np.logical_not, smooth=False, cost=1, booleans="xor a 1"),
+    Primitive("isnan", 1, "f", "bool", np.isnan, smooth=False, cost=1, floats="fcmp uno a a"),
+    Primitive("isinf", 1, "f", "bool", np.isinf, smooth=False, cost=1, floats="fcmp oeq (llvm.fabs a) inf"),
+    Primitive("isfinite", 1, "f", "bool", np.isfinite, smooth=False, cost=1, floats="fcmp olt (llvm.fabs a) inf"),
 )
 
 

@@ -31,6 +31,11 @@ class Instr:
     dtype: DType
     attr: int | str | Size | None = None
 
+    @property
+    def is_product(self) -> bool:
+        """Whether it multiplies two values: a sum of such is a matrix product, or fused multiply-adds."""
+        return self.op == "mul"
+
 
 @dataclass(frozen=True, slots=True, keep_hash=True)
 class Body:
@@ -235,6 +240,10 @@ class BodyBuilder:
             return self.const(-const_value(first), values[0].dtype)
         dtype = boolean if primitive.result == "bool" else values[-1].dtype
         return self.emit(Instr(name, tuple(v.position for v in values), dtype))
+
+    def masked(self, condition: Scalar, value: Scalar) -> Scalar:
+        """``value`` where the condition holds, else 0."""
+        return self.apply("where", condition, value, self.const(0, value.dtype))
 
     def scaled(self, value: Scalar, factor: Scalar) -> Scalar:
         """``value * factor``; a factor that chooses between something and 0 chooses the product instead, so that a NaN

@@ -107,7 +107,7 @@ class NestBody:
     def chosen(self, guards: Sequence[Guard], operands: Sequence[Node], value: Scalar) -> Scalar:
         """``value`` where all guards hold, else 0."""
         for guard in guards:
-            value = self.builder.apply("where", self._holds(guard, operands), value, self.builder.const(0, value.dtype))
+            value = self.builder.masked(self._holds(guard, operands), value)
         return value
 
     def _holds(self, guard: Guard, operands: Sequence[Node]) -> Scalar:

@@ -14,7 +14,8 @@ from graphc.graph.formula import Formula, FromData, Read, data_indices, plain
 from graphc.graph.graph import Graph, Node
 from graphc.graph.primitives import cost_of
 from graphc.graph.sizes import at_most, product
-from graphc.kernels.prepare import SPECIAL_KINDS, is_layout, product_of
+from graphc.kernels.prepare import is_layout, product_of
+from graphc.ops.special import SPECIAL
 from graphc.structs import dataclass, field
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
@@ -79,7 +80,7 @@ def plan(graph: Graph, nodes: list[Node]) -> Plan:
 
 def base(node: Node) -> Node:
     """The node whose buffer holds ``node``: past relabellings."""
-    while SPECIAL_KINDS.get(node.kind) == "relabel":
+    while node.kind in SPECIAL and not SPECIAL[node.kind].is_operand:
         node = node.inputs[0]
     return node
 

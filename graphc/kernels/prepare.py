@@ -27,13 +27,10 @@ from graphc.graph.formula import (
 from graphc.graph.graph import Graph, Node, Origin, copy_node, rebuild, users
 from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sizes import SizeLike, at_most
-from graphc.graph.sym import sym
+from graphc.ops.combiners import COMBINERS
+from graphc.ops.special import SPECIAL
 from graphc.rewrite.solve import solve, tidy
 from graphc.structs import dataclass, replace
-
-# Records of the second kind, as loops see them: "pass" reads as its operand, "relabel" is its operand's buffer under
-# another shape. This is the one place here that names an operation.
-SPECIAL_KINDS = {"stop_gradient": "pass", "variable": "pass", "reshape": "relabel"}
 
 MARK = "copy"  # a formula node with this origin rule is a layout copy, which is not composed away
 
@@ -60,48 +57,13 @@ def prepare(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
 
 
 def _solved(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-    if SPECIAL_KINDS.get(node.kind) == "pass":
+    if node.kind in SPECIAL and SPECIAL[node.kind].is_operand:
         return inputs[0]
     if node.kind != "formula":
         return copy_node(graph, node, inputs)
     formula = solve(node.formula)
-    if formula.combine == "logsumexp":
-        return _logsumexp(graph, formula, inputs)
-    return graph.formula(formula, inputs)
-
-
-def _logsumexp(graph: Graph, formula: Formula, inputs: tuple[Node, ...]) -> Node:
-    """max, then log(sum(exp(b - max))) + max; where the maximum is infinite it is itself the result's shift, 0."""
-    rank = len(formula.shape)
-    index = plain(rank)
-    dtype = formula.dtype
-    peak = graph.formula(replace(formula, combine="max"), inputs)
-    shift = graph.formula(
-        Formula(
-            formula.shape,
-            index,
-            formula.shape,
-            (Read(0, index),),
-            trace(lambda m: sym.where(sym.isfinite(m), m, 0.0), [dtype]),
-        ),
-        (peak,),
-    )
-    builder = BodyBuilder()
-    value = builder.include(formula.body, ())[-1]
-    shifted = value - builder.read(len(formula.reads), dtype)
-    total = graph.formula(
-        replace(
-            formula,
-            combine="sum",
-            reads=formula.reads + (Read(len(inputs), index),),
-            body=builder.finish(sym.exp(shifted)),
-        ),
-        inputs + (shift,),
-    )
-    body = trace(lambda s, m: sym.log(s) + m, [dtype, dtype])
-    return graph.formula(
-        Formula(formula.shape, index, formula.shape, (Read(0, index), Read(1, index)), body), (total, shift)
-    )
+    expand = COMBINERS[formula.combine].expand
+    return expand(graph, formula, inputs) if expand is not None else graph.formula(formula, inputs)
 
 
 def is_view(node: Node) -> bool:
@@ -280,7 +242,7 @@ def product_of(formula: Formula) -> Product | None:
     instrs = formula.body.instrs
     if (
         len(instrs) != 3
-        or last.op != "mul"
+        or not last.is_product
         or any(instrs[a].op != "read" for a in last.args)
         or last.args[0] == last.args[1]
     ):

@@ -263,7 +263,7 @@ class NestWriter:
     def _combined(self, reduction: Reduction, old: Value, condition: Value | None, env: Env) -> Value:
         w = self.w
         instr = self.nest.body.instrs[reduction.value]
-        if reduction.combine == "sum" and instr.op == "mul" and is_float(old) and condition is None:
+        if reduction.combine == "sum" and instr.is_product and is_float(old) and condition is None:
             a, b = (self.operand("body", arg, env, bool(self.lanes)) for arg in instr.args)
             return w.muladd(a, b, old)
         value = self.operand("body", reduction.value, env, bool(self.lanes))
@@ -274,18 +274,7 @@ class NestWriter:
 
     def join(self, combine: str, a: Value, b: Value) -> Value:
         """Two partial results of a combiner as one."""
-        w = self.w
-        if combine == "max":
-            return w.maximum(a, b)
-        if combine == "min":
-            return w.minimum(a, b)
-        floats, integers = {
-            "sum": ("fadd", "add"),
-            "prod": ("fmul", "mul"),
-            "any": ("or", "or"),
-            "all": ("and", "and"),
-        }[combine]
-        return w.op(floats if is_float(a) else integers, a, b)
+        return emit_primitive(self.w, COMBINERS[combine].joins, [a, b])
 
     def _better(self, reduction: Reduction, best: Value, at: Value, env: Env) -> list[Value]:
         """The best value and its index: the first wins a tie, a NaN wins over all."""
@@ -483,8 +472,6 @@ class NestWriter:
         args = [self.operand(program, a, env, wide) for a in instr.args]
         if instr.op == "cast":
             return emit_cast(w, args[0], code.instrs[instr.args[0]].dtype, instr.dtype)
-        if instr.op == "where" and not wide:
-            return w.select(*args)
         return emit_primitive(w, instr.op, args)
 
     # Memory

@@ -7,6 +7,7 @@ never ``nnan`` or ``ninf``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from graphc.errors import InternalError
 from graphc.llvm.values import Value, const, element, lanes, like, mangled, size_bytes, typed, vector
@@ -313,18 +314,6 @@ class Writer:
         """The magnitude of ``a`` with the sign of ``sign``."""
         return self.intrinsic("llvm.copysign", a.type, [a, sign])
 
-    def maximum(self, a: Value, b: Value) -> Value:
-        """The larger, NaN if either is: ``a`` where a > b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
-        if element(a.type).startswith("i"):
-            return self.select(self.icmp("sgt", a, b), a, b)
-        return self.select(self.fcmp("uno", a, a), a, self.select(self.fcmp("ogt", a, b), a, b))
-
-    def minimum(self, a: Value, b: Value) -> Value:
-        """The smaller, NaN if either is: ``a`` where a < b or a is NaN, else ``b``. Of equal zeros gives ``b``."""
-        if element(a.type).startswith("i"):
-            return self.select(self.icmp("slt", a, b), a, b)
-        return self.select(self.fcmp("uno", a, a), a, self.select(self.fcmp("olt", a, b), a, b))
-
     # Comparison, selection, conversion
 
     def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
@@ -456,14 +445,14 @@ class Writer:
     def reduce(self, combine: str | Combine, v: Value) -> Value:
         """All lanes combined into a scalar by a fixed tree: the upper half onto the lower, until one is left.
 
-        combine: a function of two values, or fadd, fmul, add, mul, and, or, xor, maximum or minimum.
+        combine: a function of two values, or an instruction: fadd, fmul, add, mul, and, or, xor.
 
         Raises: InternalError unless the lanes are a power of two.
         """
         n = lanes(v.type)
         if n & (n - 1):
             raise InternalError(f"reduce: {n} lanes are not a power of two")
-        join = combine if callable(combine) else self._combiner(combine)
+        join = combine if callable(combine) else partial(self.op, combine)
         while n > 1:
             half = n // 2
             if half == 1:
@@ -471,13 +460,6 @@ class Writer:
             lower, upper = (self.shuffle(v, None, range(at, at + half)) for at in (0, half))
             v, n = join(lower, upper), half
         return self.extract(v, 0) if lanes(v.type) else v
-
-    def _combiner(self, name: str) -> Combine:
-        if name == "maximum":
-            return self.maximum
-        if name == "minimum":
-            return self.minimum
-        return lambda a, b: self.op(name, a, b)
 
     def lane_numbers(self, kind: str) -> Value:
         """The constant vector 0, 1, 2, ... of an integer type."""

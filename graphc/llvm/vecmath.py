@@ -1,8 +1,8 @@
 """Vector maths: an emitter a function, for float and double, scalars and vectors of any lanes, over the whole range.
 
-``VECTOR_MATHS[name](w, x)`` writes the function where ``w`` stands and gives the result. Special values (infinities,
-NaN, signed zeros, denormals, overflow) are C's. Results depend only on the type and on whether the target fuses
-multiply-adds, not on lanes or width. ``tests/test_vecmath.py`` measures the errors over all of both ranges.
+``VECTOR_MATHS[name].floats(w, x)`` writes the function where ``w`` stands and gives the result. Special values
+(infinities, NaN, signed zeros, denormals, overflow) are C's. Results depend only on the type and on whether the target
+fuses multiply-adds, not on lanes or width. ``tests/test_vecmath.py`` measures the errors over all of both ranges.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.errors import InternalError
+from graphc.llvm import integers
 from graphc.llvm.terms import Term, clamp, fma, poly, select
-from graphc.llvm.text import Module, Value, Writer, mangled
+from graphc.llvm.text import Value, Writer
 from graphc.llvm.vecmath_core import (
     INF,
     NAN,
@@ -26,21 +27,9 @@ from graphc.llvm.vecmath_core import (
     scaled,
     single_scale,
 )
-from graphc.llvm.vecmath_power import (
-    ceil,
-    floor,
-    floor_divide,
-    fmod,
-    hypot,
-    pow,
-    remainder,
-    round,
-    rsqrt,
-    sign,
-    sqrt,
-    trunc,
-)
+from graphc.llvm.vecmath_power import floor_divide, hypot, pow, remainder, round
 from graphc.llvm.vecmath_trig import acos, asin, atan, atan2, cos, sin, tan
+from graphc.structs import dataclass
 
 
 def exp(w: Writer, x: Value) -> Value:
@@ -214,7 +203,8 @@ def logaddexp(w: Writer, x: Value, y: Value) -> Value:
     They cancel where max(x, y) lies between -log 2 and 0, as in NumPy and in every form with one rounding a term.
     """
     a, b = Term(w, x), Term(w, y)
-    larger, smaller = Term(w, w.maximum(x, y)), Term(w, w.minimum(x, y))
+    # A NaN is one of the two, and their difference NaN.
+    larger, smaller = select(a > b, a, b), select(a > b, b, a)
     # Equal infinities have no difference.
     apart = select(a.eq(b), 0.0, larger - smaller)
     # The difference may be large and e^-difference still count, so what rounding took from it is put back.
@@ -227,32 +217,57 @@ def logaddexp(w: Writer, x: Value, y: Value) -> Value:
 
 Emitter = Callable[..., Value]
 
-_UNARY: dict[str, Emitter] = {
-    "exp": exp, "log": log, "log1p": log1p, "expm1": expm1, "exp2": exp2, "log2": log2, "log10": log10, "sin": sin,
-    "cos": cos, "tan": tan, "asin": asin, "acos": acos, "atan": atan, "sinh": sinh, "cosh": cosh, "tanh": tanh,
-    "asinh": asinh, "acosh": acosh, "atanh": atanh, "erf": erf, "sigmoid": sigmoid, "softplus": softplus,
-    "rsqrt": rsqrt, "sqrt": sqrt, "floor": floor, "ceil": ceil, "trunc": trunc, "round": round, "sign": sign,
-}  # fmt: skip
-_BINARY: dict[str, Emitter] = {
-    "atan2": atan2, "logaddexp": logaddexp, "pow": pow, "remainder": remainder, "fmod": fmod,
-    "floor_divide": floor_divide, "hypot": hypot,
-}  # fmt: skip
 
-ARITY: dict[str, int] = {**dict.fromkeys(_UNARY, 1), **dict.fromkeys(_BINARY, 2)}
-VECTOR_MATHS: dict[str, Emitter] = {**_UNARY, **_BINARY}
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A scalar function's own code. reason: why it is not a few instructions in its record, or other functions.
+    integers: for integer operands, where it takes them.
+    """
+
+    floats: Emitter
+    reason: str
+    integers: Emitter | None = None
+
+
+# The one place in ``diff``, ``kernels`` and ``llvm`` that names operations; ``tests/test_records.py`` counts.
+VECTOR_MATHS: dict[str, Code] = {
+    "exp": Code(exp, "no instruction computes it"),
+    "exp2": Code(exp2, "exact for whole x, which e^(x log 2) is not"),
+    "expm1": Code(expm1, "e^x - 1 cancels near 0"),
+    "log": Code(log, "no instruction computes it"),
+    "log2": Code(log2, "exact at powers of 2, which log(x)/log 2 is not"),
+    "log10": Code(log10, "exact at powers of 10, which log(x)/log 10 is not"),
+    "log1p": Code(log1p, "1 + x loses the low bits of x"),
+    "sin": Code(sin, "no instruction computes it"),
+    "cos": Code(cos, "no instruction computes it"),
+    "tan": Code(tan, "the quotient of rounded sin and cos is not within 4 ULP"),
+    "asin": Code(asin, "no instruction computes it"),
+    "acos": Code(acos, "π/2 - asin(x) cancels near 1"),
+    "atan": Code(atan, "no instruction computes it"),
+    "atan2": Code(atan2, "y/x overflows, and has lost the quadrant and the signs of zeros"),
+    "sinh": Code(sinh, "(e^x - e^-x)/2 cancels near 0 and overflows early"),
+    "cosh": Code(cosh, "(e^x + e^-x)/2 overflows early"),
+    "tanh": Code(tanh, "sinh/cosh overflows, and an activation must be fast"),
+    "asinh": Code(asinh, "log(x + √(x² + 1)) cancels below 0 and overflows"),
+    "acosh": Code(acosh, "log(x + √(x² - 1)) cancels near 1 and overflows"),
+    "atanh": Code(atanh, "log((1 + x)/(1 - x))/2 cancels near 0"),
+    "hypot": Code(hypot, "x² + y² overflows and underflows"),
+    "erf": Code(erf, "no instruction computes it"),
+    "sigmoid": Code(sigmoid, "1/(1 + e^-x) overflows below -88, and an activation must be fast"),
+    "softplus": Code(softplus, "log(1 + e^x) overflows, and e^-|x| needs no splitting for its log1p"),
+    "logaddexp": Code(logaddexp, "as softplus, and x - y must be more precise than a float"),
+    "pow": Code(pow, "e^(y log x) multiplies the rounding error of the logarithm by y", integers.pow),
+    "floor_divide": Code(floor_divide, "floor(x/y) misleads where x/y is rounded up", integers.floor_divide),
+    "remainder": Code(remainder, "x - y floor(x/y) has no exact bit left where x/y is large", integers.remainder),
+    "round": Code(round, "older CPUs have no instruction, and call a library for LLVM's", integers.same),
+}
 
 
 def call_out_of_line(w: Writer, name: str, args: list[Value]) -> Value:
-    """As ``VECTOR_MATHS[name](w, *args)``, but a call of one internal function a type: for kernels with many uses."""
-    if ARITY.get(name) != len(args):
-        raise InternalError(f"vector maths: no function {name} of {len(args)} operands")
-    emit = VECTOR_MATHS[name]
+    """As ``VECTOR_MATHS[name].floats(w, *args)``, but a call of one internal function a type: for kernels with many
+    uses.
+    """
+    if name not in VECTOR_MATHS:
+        raise InternalError(f"vector maths: no function {name}")
+    emit = VECTOR_MATHS[name].floats
     return out_of_line(w, name, args[0].type, args, lambda body, p: Term(body, emit(body, *(t.v for t in p)))).v
-
-
-def math_function(module: Module, name: str, kind: str) -> str:
-    """The name of the internal function that computes ``name`` for operands of type ``kind``; made at the first use."""
-    full = f"graphc_{name}_{mangled(kind)}"
-    if full not in module.functions:
-        call_out_of_line(Writer(module), name, [Value("poison", kind)] * ARITY[name])
-    return full

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.errors import InternalError
 from graphc.llvm.terms import Term, fma, poly, select
-from graphc.llvm.text import Value, Writer, element, mangled
+from graphc.llvm.text import Value, Writer, mangled
 from graphc.llvm.vecmath_tables import DOUBLE, FLOAT, Table
 from graphc.structs import dataclass
 
@@ -157,7 +157,7 @@ def log1p_tail(f: Term) -> Term:
     """
     table = format_of(f).table
     square = f * f
-    if "log" in table:
+    if f.scalar == "float":
         return fma(square, -0.5, square * f * poly(f, table["log"]))
     s = f / (f + 2.0)
     z = s * s
@@ -217,8 +217,3 @@ def out_of_line(w: Writer, name: str, result: str, args: Sequence[Value], emit: 
         body.ret(answer.v)
         w.module.define(full, result, params, body, linkage="internal", attributes="noinline")
     return Term(w, w.call(full, result, args))
-
-
-def is_float(kind: str) -> bool:
-    """Whether the elements of an LLVM type are floats or doubles."""
-    return element(kind) in ("float", "double")

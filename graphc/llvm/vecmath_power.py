@@ -89,31 +89,6 @@ def hypot(w: Writer, x: Value, y: Value) -> Value:
     return select(a.eq(INF) | b.eq(INF), INF, distance).v
 
 
-def rsqrt(w: Writer, x: Value) -> Value:
-    """1/√x: infinity at 0, -infinity at -0."""
-    return (1.0 / Term(w, x).sqrt()).v
-
-
-def sqrt(w: Writer, x: Value) -> Value:
-    """√x, correctly rounded."""
-    return w.sqrt(x)
-
-
-def floor(w: Writer, x: Value) -> Value:
-    """The largest whole number that is not above x."""
-    return Term(w, x).call("llvm.floor").v
-
-
-def ceil(w: Writer, x: Value) -> Value:
-    """The least whole number that is not below x."""
-    return Term(w, x).call("llvm.ceil").v
-
-
-def trunc(w: Writer, x: Value) -> Value:
-    """The whole number next to x towards zero."""
-    return Term(w, x).call("llvm.trunc").v
-
-
 def round(w: Writer, x: Value) -> Value:
     """The nearest whole number, the even one of two."""
     t = Term(w, x)
@@ -122,12 +97,6 @@ def round(w: Writer, x: Value) -> Value:
     # Adding 2^mantissa leaves no bits after the point and rounds to even; no target needs a library for it.
     near = (size + 2.0**fmt.mantissa) - 2.0**fmt.mantissa
     return select(size < 2.0**fmt.mantissa, near.copysign(t), t).v
-
-
-def sign(w: Writer, x: Value) -> Value:
-    """-1, 0 or 1; NaN for NaN."""
-    t = Term(w, x)
-    return select(abs(t) > 0.0, t.const(1.0).copysign(t), t).v
 
 
 def fmod(w: Writer, x: Value, y: Value) -> Value:

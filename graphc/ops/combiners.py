@@ -15,7 +15,7 @@ from graphc.errors import InternalError
 from graphc.graph.dtypes import DType
 from graphc.graph.formula import Affine, Formula, Guard, Read, map_variables, plain, var
 from graphc.graph.graph import Graph, Node
-from graphc.graph.scalar import BodyBuilder, Scalar
+from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sym import sym
 from graphc.structs import dataclass, replace
 
@@ -39,13 +39,19 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Combiner:
-    """A way of joining values. ``law`` is None where no derivative passes; ``linear`` where the weight is 1."""
+    """A way of joining values. ``law`` is None where no derivative passes; ``linear`` where the weight is 1.
+
+    joins: the scalar function of two values that it repeats; "" where partial results hold more than a value. expand:
+    the formula as several that loops can do, where one pass cannot.
+    """
 
     name: str
     identity: Callable[[DType], float | int | bool]
     numpy: Callable[..., Array] | None
     law: Callable[[Point], Scalar | None] | None
     linear: bool = False
+    joins: str = ""
+    expand: Callable[[Graph, Formula, tuple[Node, ...]], Node] | None = None
     doc: str = ""
 
 
@@ -100,6 +106,40 @@ def _softmax(point: Point) -> Scalar:
     return sym.exp(point.value - point.result())
 
 
+def _shifted(graph: Graph, formula: Formula, inputs: tuple[Node, ...]) -> Node:
+    """max, then log(sum(exp(b - max))) + max; where the maximum is infinite it is itself the result's shift, 0."""
+    rank = len(formula.shape)
+    index = plain(rank)
+    dtype = formula.dtype
+    peak = graph.formula(replace(formula, combine="max"), inputs)
+    shift = graph.formula(
+        Formula(
+            formula.shape,
+            index,
+            formula.shape,
+            (Read(0, index),),
+            trace(lambda m: sym.where(sym.isfinite(m), m, 0.0), [dtype]),
+        ),
+        (peak,),
+    )
+    builder = BodyBuilder()
+    value = builder.include(formula.body, ())[-1]
+    shifted = value - builder.read(len(formula.reads), dtype)
+    total = graph.formula(
+        replace(
+            formula,
+            combine="sum",
+            reads=formula.reads + (Read(len(inputs), index),),
+            body=builder.finish(sym.exp(shifted)),
+        ),
+        inputs + (shift,),
+    )
+    body = trace(lambda s, m: sym.log(s) + m, [dtype, dtype])
+    return graph.formula(
+        Formula(formula.shape, index, formula.shape, (Read(0, index), Read(1, index)), body), (total, shift)
+    )
+
+
 def _affine(formula: Formula) -> tuple[Affine, ...]:
     for index in formula.write:
         if not isinstance(index, Affine):
@@ -121,13 +161,20 @@ def _table(*rows: Combiner) -> dict[str, Combiner]:
 
 COMBINERS: dict[str, Combiner] = _table(
     Combiner("none", lambda t: 0, None, _one, linear=True, doc="one point an element; 0 where a guard fails"),
-    Combiner("sum", lambda t: 0, np.add.reduce, _one, linear=True),
-    Combiner("prod", lambda t: 1, np.multiply.reduce, _others, doc="by hand: y / b fails where b is 0"),
-    Combiner("max", _lowest, np.maximum.reduce, _extreme, doc="by hand: ties share the derivative"),
-    Combiner("min", _highest, np.minimum.reduce, _extreme, doc="by hand: ties share the derivative"),
-    Combiner("logsumexp", lambda t: -np.inf, np.logaddexp.reduce, _softmax, doc="by hand: reads the result"),
-    Combiner("any", lambda t: False, np.logical_or.reduce, None),
-    Combiner("all", lambda t: True, np.logical_and.reduce, None),
+    Combiner("sum", lambda t: 0, np.add.reduce, _one, linear=True, joins="add"),
+    Combiner("prod", lambda t: 1, np.multiply.reduce, _others, joins="mul", doc="by hand: y / b fails where b is 0"),
+    Combiner("max", _lowest, np.maximum.reduce, _extreme, joins="maximum", doc="by hand: ties share the derivative"),
+    Combiner("min", _highest, np.minimum.reduce, _extreme, joins="minimum", doc="by hand: ties share the derivative"),
+    Combiner(
+        "logsumexp",
+        lambda t: -np.inf,
+        np.logaddexp.reduce,
+        _softmax,
+        expand=_shifted,
+        doc="by hand: reads the result",
+    ),
+    Combiner("any", lambda t: False, np.logical_or.reduce, None, joins="logical_or"),
+    Combiner("all", lambda t: True, np.logical_and.reduce, None, joins="logical_and"),
     Combiner("argmax", lambda t: 0, None, None),
     Combiner("argmin", lambda t: 0, None, None),
 )

@@ -23,7 +23,8 @@ class Special:
 
     reference: the node's value from those of its inputs and the dimensions. cotangent: one for each input (None for
     zero), given the node's; axes in front of the node's own (rows of a Jacobian) are carried along. tangent: the
-    node's, given its inputs' (None for zero).
+    node's, given its inputs' (None for zero). is_operand: its value is its operand, of the same shape; otherwise the
+    operand's elements under another shape, so no loop computes either. reason: why no formula states it.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Special:
     cotangent: Callable[[Graph, Node, Node], tuple[Node | None, ...]]
     tangent: Callable[[Graph, Node, tuple[Node | None, ...]], Node | None]
     doc: str
+    is_operand: bool
+    reason: str
 
 
 def reshape_shape(shape: Shape, wanted: Sequence[SizeLike]) -> Shape:
@@ -85,13 +88,23 @@ def _table(*rows: Special) -> dict[str, Special]:
 
 
 SPECIAL: dict[str, Special] = _table(
-    Special("reshape", _reshape_value, _reshape_cotangent, _reshape_tangent, "The same elements in another shape."),
+    Special(
+        "reshape",
+        _reshape_value,
+        _reshape_cotangent,
+        _reshape_tangent,
+        "The same elements in another shape.",
+        is_operand=False,
+        reason="as an index map it would divide by symbolic sizes",
+    ),
     Special(
         "stop_gradient",
         _same,
         lambda g, n, ct: (None,),
         lambda g, n, t: None,
         "The operand, a constant to derivatives.",
+        is_operand=True,
+        reason="its derivative is not that of its formula",
     ),
     Special(
         "variable",
@@ -99,5 +112,7 @@ SPECIAL: dict[str, Special] = _table(
         lambda g, n, ct: (ct,),
         lambda g, n, t: t[0],
         "The operand, as what a derivative is taken by.",
+        is_operand=True,
+        reason="it marks a place in the graph and computes nothing",
     ),
 )

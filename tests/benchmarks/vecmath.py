@@ -17,10 +17,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from vecmath_lab import SCALARS, Array, compiled  # noqa: E402
+from vecmath_lab import ARITY, NAMES, SCALARS, Array, compiled  # noqa: E402
 
 from graphc.llvm.target import host, host_like  # noqa: E402
-from graphc.llvm.vecmath import ARITY, VECTOR_MATHS  # noqa: E402
 
 N = 4096
 PEERS = {
@@ -74,7 +73,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     print(f"{'function':14}{'float':>8}{'numpy':>8}{'double':>8}{'numpy':>8}   ns an element, lines of LLVM")
-    rows = [(name, False) for name in options.names or VECTOR_MATHS]
+    rows = [(name, False) for name in options.names or NAMES]
     rows += [(name, True) for name in ("sin", "cos", "tan") if not options.names or name in options.names]
     for name, far in rows:
         with np.errstate(all="ignore"):
