@@ -4,7 +4,7 @@ Declare tensors and what follows from them, read the derivatives, compile forwar
 function, and train it.
 """
 
-from graphc.compiler import compile, explain
+from graphc.compiler import compile, draw, explain
 from graphc.diff.derivatives import (
     grad,
     hessian,
@@ -195,7 +195,7 @@ __all__ = [
     "sqrt", "square", "squeeze", "subtract", "sum", "take", "tan", "tanh", "tensordot", "trace", "transpose",
     "trunc", "where", "bce_with_logits", "cosine_similarity", "cross_entropy", "hinge", "huber", "kl_div",
     "log_softmax", "mae", "mean", "mse", "nll", "norm", "repeat", "softmax", "stack", "std", "tile", "var",
-    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "explain", "latex", "mathml",
+    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "draw", "explain", "latex", "mathml",
     "Function", "TrainStep", "Size", "FileAccessError", "FileFormatError",
     "DefinitionError", "DTypeError", "ExportError", "GraphcError", "IndexRangeError", "InputError",
     "InternalError", "NonFiniteError", "NotDifferentiable", "ShapeError", "UnknownNameError", "UsageError",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphc import compiler, errors
+from graphc import compiler, errors, look
 from graphc.data import digits
 from graphc.dsl import functions, init, optim
 from graphc.dsl.composite import cross_entropy, mean
@@ -55,6 +55,7 @@ stages, in the order in which they are made:
   kernels     the fused loops
   memory      which buffer lies where in the arena, from which kernel to which
   llvm, asm   the code
+  svg         a drawing: forward pass, gradients, update
 """
 CHECK_HELP = """\
 Draws inputs and weights (integer inputs inside the bounds of what they index) and compares
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     show = _with_target(commands, "show", "print a stage of a compiled step or function", STAGE_HELP)
     show.add_argument(
         "--stage",
-        choices=compiler.STAGES,
+        choices=look.STAGES,
         default="forward",
         metavar="S",
         help="the stage to print, of those below (forward)",

@@ -6,14 +6,16 @@ and ``show`` builds them when asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from graphc.diff.derivatives import one
-from graphc.diff.reverse import Backward, backward
+from graphc.diff.reverse import backward
 from graphc.dsl.handle import located
 from graphc.dsl.init import initial
 from graphc.dsl.targets import (
@@ -25,45 +27,35 @@ from graphc.dsl.targets import (
 from graphc.dsl.tensor import Tensor, given_values
 from graphc.errors import DefinitionError, GraphcError, InternalError, UsageError
 from graphc.graph.formula import data_indices
-from graphc.graph.graph import Array, Graph, Node, copy_node, rebuild
+from graphc.graph.graph import Array, Node, copy_node, rebuild
 from graphc.graph.text import to_text
 from graphc.inspect.bench import BenchReport
 from graphc.inspect.bench import bench as time_calls
 from graphc.inspect.check import CheckReport, check_graph, drawn
-from graphc.inspect.explain import Explanation, Ledger, explained, forms_of, ledger_of
+from graphc.inspect.draw import Drawing, tensor_drawing
+from graphc.inspect.explain import Explanation, Ledger, ledger_of
 from graphc.kernels.cost import Cost, cost
 from graphc.kernels.layout import Layout, Results
-from graphc.kernels.show import memory_text, program_text
 from graphc.llvm.target import host
-from graphc.notation.expressions import has_name
-from graphc.notation.show import to_mathml
-from graphc.notation.show import to_text as maths
+from graphc.look import rich, show
 from graphc.pipeline import (
     LOSS,
     Declared,
     Options,
-    Stages,
     as_inputs,
     declare_function,
     declare_step,
-    derive,
-    gradient_name,
     stages,
     uncollected,
     with_declarations,
     with_training,
 )
-from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, run
 from graphc.runtime import cache as disk
-from graphc.runtime.jit import assembly, compiler_version
+from graphc.runtime.jit import compiler_version
 from graphc.runtime.program import Compiled, compile_program
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
-
-STAGES = (
-    "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels", "memory", "llvm", "asm"
-)  # fmt: skip
 
 
 @overload
@@ -232,80 +224,6 @@ def look_into(declared: Declared, options: Options) -> Look:
     )
 
 
-def show(declared: Declared, options: Options, stage: str = "") -> str:
-    """The text of one stage of a program, or of all of them; the stages are built again.
-
-    Raises: UsageError for an unknown stage.
-    """
-    if stage and stage not in STAGES:
-        raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
-    made = stages(declared, options)
-    found: dict[str, Callable[[], str]] = {
-        "declared": lambda: to_text(declared.graph),
-        "forward": lambda: maths(declared.graph, dict(declared.graph.outputs)) + "\n",
-        "grad": lambda: _maths(_gradients(made.derived, made.backward, declared)) if made.backward else _NO_LOSS,
-        "update": lambda: _maths(_updates(declared)),
-        "ledger": lambda: _ledger(made, options),
-        "optimized": lambda: to_text(made.rewritten.graph),
-        "rewrites": lambda: made.rewritten.text(),
-        "kernels": lambda: program_text(made.program),
-        "memory": lambda: memory_text(made.program),
-        "llvm": lambda: made.llvm,
-        "asm": lambda: assembly([made.llvm], host()),
-    }
-    if stage:
-        return found[stage]()
-    return "\n".join(f"== {name} ==\n{found[name]()}" for name in STAGES)
-
-
-_NO_LOSS = "a plain function has no loss that was differentiated\n"
-
-
-def rich(declared: Declared, options: Options) -> str:
-    """The maths of forward pass, gradients and update as HTML with MathML in it."""
-    parts = [("Forward pass", to_mathml(declared.graph, dict(declared.graph.outputs)))]
-    _, found, derived = derive(declared, options.fast_math)
-    if found is not None:
-        parts.append(("Back propagation", to_mathml(_gradients(derived, found, declared))))
-        parts.append(("Update", to_mathml(_updates(declared))))
-    return "".join(f"<h4>{title}</h4>{element}" for title, element in parts)
-
-
-def _maths(graph: Graph) -> str:
-    """A graph as lines of maths."""
-    return maths(graph) + "\n"
-
-
-def _gradients(graph: Graph, found: Backward, declared: Declared) -> Graph:
-    """The graph of the derivatives by every trained parameter, simplified by rules that keep every bit."""
-    named_by = zip(declared.trained, found.cotangents, strict=True)
-    graph.outputs = {f"d_{name}": node for name, node in named_by if node is not None}
-    graph.updates = {}
-    named = frozenset(node for node in graph.live() if has_name(graph, node))
-    return run(graph, PHASES, fast_math=False, protect=named).graph
-
-
-def _ledger(made: Stages, options: Options) -> str:
-    """The chain rule of a step, row by row."""
-    if made.backward is None:
-        return _NO_LOSS
-    stable = run(made.declared.graph, BEFORE_DERIVATIVES, fast_math=options.fast_math)
-    return str(explained(made.derived, made.backward, forms=forms_of(made.declared.graph, stable)))
-
-
-def _updates(declared: Declared) -> Graph:
-    """The graph of the new values of parameters and states, over gradients as ``d_`` and their names."""
-    names = {gradient_name(name): f"d_{name}" for name in declared.trained}
-
-    def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-        attr = names.get(str(node.attr), node.attr) if node.kind == "input" else node.attr
-        return result.add(node.kind, inputs, attr, node.dtype, node.shape)
-
-    graph = rebuild(declared.graph, make)[0]
-    graph.outputs = {}
-    return graph
-
-
 def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:
     """The chain rule from a scalar loss back to every floating leaf, one row a node.
 
@@ -331,6 +249,35 @@ def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Expl
         found = _computed(ledger, nodes, given)
         note = _rounding_note(ends, found, _computed(ledger, ends, given))
         return ledger.explained(found, note)
+    except GraphcError as error:
+        raise located(error) from None
+
+
+def draw(
+    tensor: Tensor, path: str | os.PathLike[str] | None = None, *, values: Mapping[str, ArrayLike] | None = None
+) -> Drawing:
+    """A drawing of a tensor's graph: of a scalar loss forward pass and gradients side by side, mirror images.
+
+    A network of dense layers is drawn as neurons and arcs too. path: an SVG file to write. values: arrays for the
+    inputs; edges then carry the range of the value, or of the gradient, that passes them, and arcs the weights.
+
+    Raises: UsageError for another kind of file; FileAccessError where it cannot be written; what ``explain`` raises.
+
+    >>> import graphc as gc
+    >>> x, w = gc.input("x", (8, 3)), gc.param("w", (3, 2))
+    >>> gc.draw(gc.sum(x @ w)).svg.count('class="neuron"')
+    5
+    """
+    try:
+        if path is not None and Path(path).suffix != ".svg":
+            raise UsageError(f"draw: {path} given; needs a file whose name ends in .svg")
+        told = explain(tensor, values) if values is not None else None
+        leaves = ledger_of(tensor).leaves if values is not None else {}
+        given = given_values(leaves, values, "draw") if values is not None else {}
+        made = tensor_drawing(tensor, told, {n: a for n, a in given.items() if leaves[n].kind == "param"})
+        if path is not None:
+            made.save(path)
+        return made
     except GraphcError as error:
         raise located(error) from None
 

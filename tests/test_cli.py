@@ -13,8 +13,8 @@ import pytest
 import graphc as gc
 from graphc import compiler
 from graphc.cli import main
-from graphc.compiler import STAGES
 from graphc.inspect import check
+from graphc.look import STAGES
 
 STEP = """
 import graphc as gc

@@ -354,7 +354,7 @@ MISTAKES: dict[str, Mistake] = {
         lambda: step.show("machine"),
         gc.UsageError,
         "show: stage 'machine' given; needs one of declared, forward, grad, update, ledger, optimized, "
-        "rewrites, kernels, memory, llvm, asm",
+        "rewrites, kernels, memory, llvm, asm, svg",
         "",
     ),
     "pickled": (

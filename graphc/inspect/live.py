@@ -39,6 +39,12 @@ class Numbers:
     dead: tuple[int, int] | None
     picture: tuple[str, ...]
 
+    def brief(self) -> str:
+        """A label's worth: the range, or how many are no finite number."""
+        if self.n_bad:
+            return f"{self.n_bad} not finite"
+        return f"{self.low:.3g}" if self.low == self.high else f"{self.low:.2g} … {self.high:.2g}"
+
     def __str__(self) -> str:
         if not self.shape and not self.n_bad:
             return f"{self.name} = {self.low:.6g}"

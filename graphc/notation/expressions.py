@@ -165,7 +165,8 @@ class _Writer:
         owner: dict[str, Node] = {}
         leaves = [n for n in self.nodes if n.kind in LEAVES and n.kind != "const"]
         candidates = [(n, _leaf_name(n)) for n in leaves]
-        candidates += [(n, self.graph.name(n)) for n in self.nodes]
+        new_values = dict.fromkeys(self.updates.values())  # shown as their target's
+        candidates += [(n, self.graph.name(n)) for n in self.nodes if n not in new_values]
         shown = dict.fromkeys(i for n in self.nodes for i in self.shown.get(n, ()))
         new = [n for n in self.updated if n in shown and not self._is_given(n)]
         candidates += [(n, f"{_leaf_name(self.updated[n])}′") for n in new]  # a new value that others read
@@ -179,7 +180,7 @@ class _Writer:
                 owner[name] = node
         for node in self.nodes:  # two values of one name, where a graph was not built from tensors
             name, count = self.graph.name(node), 1
-            if name and node not in chosen and node.kind not in _SILENT:
+            if name and node not in chosen and node not in new_values and node.kind not in _SILENT:
                 while f"{name}_{count}" in owner:
                     count += 1
                 chosen[node] = f"{name}_{count}"

@@ -335,7 +335,11 @@ def _renumbered(lines: Sequence[Line], known: Known) -> list[Line]:
     old = [line.name for line in lines if line.name in known.own and re.fullmatch(r"t\d+", line.name)]
     users = dict.fromkeys(name for name in known.ranks if name not in known.own)
     fresh = (name for k in range(1, len(old) + len(users) + 1) if (name := f"t{k}") not in users)
-    new = dict(zip(old, fresh, strict=False))
+    return renamed(lines, dict(zip(old, fresh, strict=False)))
+
+
+def renamed(lines: Sequence[Line], new: Mapping[str, str]) -> list[Line]:
+    """The lines with some names replaced wherever they stand."""
     trees: dict[str, Tree] = {name: Symbol(other) for name, other in new.items()}
     found = []
     for line in lines:

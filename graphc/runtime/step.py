@@ -111,7 +111,7 @@ class _Compiled:
 
     def show(self, stage: str = "") -> str:
         """The text of a stage: "declared", "forward", "grad", "update", "ledger", "optimized", "rewrites", "kernels",
-        "memory", "llvm", "asm"; "" for all.
+        "memory", "llvm", "asm", "svg" (a drawing); "" for all but that.
 
         Raises: UsageError for another stage.
         """
