@@ -59,16 +59,26 @@ class _Names:
     def __init__(self, declared: Iterable[str]) -> None:
         self.declared = dict.fromkeys(declared)
         self.owner: dict[str, Node] = {}
+        self.given: dict[tuple[str, Node], str] = {}
+        self.counts: dict[str, int] = {}  # the highest number behind a name; all below it are taken
 
     def origin(self, origin: Origin, node: Node) -> Origin:
         """The origin with a name that no other node has."""
         if not origin.name or node.kind in NAMED:
             return origin
-        name, count = origin.name, 1
+        name = self.given.get((origin.name, node))
+        if name is None:
+            name = self.given[origin.name, node] = self._free(origin.name, node)
+        return origin if name == origin.name else replace(origin, name=name)
+
+    def _free(self, wanted: str, node: Node) -> str:
+        count = self.counts.get(wanted, 1)
+        name = wanted if count == 1 else f"{wanted}_{count}"
         while name in self.declared or self.owner.setdefault(name, node) is not node:
             count += 1
-            name = f"{origin.name}_{count}"
-        return origin if count == 1 else replace(origin, name=name)
+            name = f"{wanted}_{count}"
+        self.counts[wanted] = count
+        return name
 
 
 def postorder(roots: Iterable[Handle]) -> list[Handle]:

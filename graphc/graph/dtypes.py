@@ -12,9 +12,12 @@ from graphc.errors import DTypeError
 from graphc.structs import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """An element type: its name, kind (``f`` float, ``i`` integer, ``b`` boolean) and size in bytes."""
+    """An element type: its name, kind (``f`` float, ``i`` integer, ``b`` boolean) and size in bytes.
+
+    The five below are all there are, so one is compared and hashed as the object that it is, which is cheap.
+    """
 
     name: str
     kind: str

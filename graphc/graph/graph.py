@@ -116,12 +116,13 @@ class Graph:
     ) -> Node:
         """The node of that kind, inputs, attribute and type; the standing one where it is known."""
         inputs = tuple(inputs)
-        key = (kind, tuple(i.number for i in inputs), attr, dtype.name, shape)
+        key = (kind, inputs, attr, dtype, shape)
         node = self._known.get(key)
         if node is None:
             node = self._known[key] = Node(kind, inputs, attr, dtype, shape, len(self.nodes))
             self.nodes.append(node)
-        self.note(node, origins)
+        if origins:
+            self.note(node, origins)
         return node
 
     def formula(self, formula: Formula, inputs: Sequence[Node], origins: Iterable[Origin] = ()) -> Node:
@@ -136,6 +137,8 @@ class Graph:
     def note(self, node: Node, origins: Iterable[Origin]) -> None:
         """Unites further origins with those of ``node``."""
         known = self.origins.get(node, ())
+        if known is origins:
+            return
         new = tuple(o for o in dict.fromkeys(origins) if o not in known)
         if new:
             self.origins[node] = known + new

@@ -8,6 +8,7 @@ compiler. Equal instructions are written once. Nothing is simplified beyond ``x 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from graphc.errors import DTypeError, InternalError
 from graphc.graph.dtypes import DType, Number, boolean, float32, int64, promote, with_number
@@ -18,9 +19,8 @@ from graphc.structs import dataclass
 SOURCES = ("read", "const", "index", "size")
 
 
-@dataclass(frozen=True, slots=True)
-class Instr:
-    """One primitive applied to earlier instructions, or a source.
+class Instr(NamedTuple):
+    """One primitive applied to earlier instructions, or a source. A tuple, since it is the key of many dictionaries.
 
     Sources carry their meaning in ``attr``: ``read`` the number of the formula's read, ``const`` the text of a number
     (so that nan and -0.0 compare as one expects), ``index`` the number of an index variable, ``size`` a Size.

@@ -1,0 +1,148 @@
+"""Where the time from ``gc.compile`` to the first call goes, stage by stage, and what an import and a cache hit cost.
+
+    python compile_time.py [NAME ...]      # workloads, nodes_2000, nodes_5000; by default those that graphc has
+
+Each row is the least of several compilations in one process, without the disk cache; every column is the time inside
+that stage alone (rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` with the program on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+import peers_graphc
+import workloads
+
+import graphc as gc
+from graphc import compiler, pipeline
+
+# column -> the functions whose time it is, as (module, name).
+STAGES: dict[str, tuple[tuple[ModuleType, str], ...]] = {
+    "declare": ((compiler, "declare_step"), (compiler, "declare_function")),
+    "derive": ((pipeline, "derive"),),
+    "rewrite": ((pipeline, "run"),),
+    "verify": ((pipeline, "verify"),),
+    "lower": ((pipeline, "lower"),),
+    "place": ((pipeline, "place"),),
+    "emit": ((pipeline, "emit"),),
+    "llvm": ((compiler, "compile_program"),),
+}
+Times = dict[str, float]
+
+
+@contextmanager
+def clocks() -> Iterator[Times]:
+    """Milliseconds inside each stage meanwhile, those of the stages that it calls not counted."""
+    spent: Times = dict.fromkeys(STAGES, 0.0)
+    inner: list[float] = [0.0]
+
+    def timed(function: Callable[..., object], stage: str) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            inner.append(0.0)
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                whole = (time.perf_counter() - started) * 1e3
+                spent[stage] += whole - inner.pop()
+                inner[-1] += whole
+
+        return call
+
+    kept = [(module, name, getattr(module, name)) for places in STAGES.values() for module, name in places]
+    for stage, places in STAGES.items():
+        for module, name in places:
+            setattr(module, name, timed(getattr(module, name), stage))
+    try:
+        yield spent
+    finally:
+        for module, name, function in kept:
+            setattr(module, name, function)
+
+
+def chain(nodes: int) -> gc.Tensor:
+    """The loss of a chain of elementwise operations that is declared with about so many nodes."""
+    value = gc.input("x", (gc.dim("N"), 4)) * gc.param("w", (4,), init=gc.init.ones())
+    for k in range(nodes * 7 // 13):  # thirteen operations in seven turns
+        value = gc.tanh(value) if k % 7 == 0 else value * 1.0001 + 1e-7
+    return gc.mean(gc.square(value))
+
+
+def declared(name: str) -> Callable[[bool], object]:
+    """What declares and compiles the graph of that name, with the cache or without."""
+    if name.startswith("nodes_"):
+        nodes = int(name.removeprefix("nodes_"))
+        return lambda cache: gc.compile(chain(nodes), gc.optim.sgd(lr=0.1), cache=cache)
+    load = workloads.get(name)
+    losses = {"mlp": peers_graphc.mlp, "custom_loss": peers_graphc.custom_loss}
+    if load.kind not in losses:
+        raise NotImplementedError(name)
+
+    def compile_it(cache: bool) -> object:
+        parameters = {p: gc.param(p, value.shape, init=gc.init.zeros()) for p, value in load.initial.items()}
+        loss = losses[load.kind](gc, load, parameters)
+        return gc.compile(loss, peers_graphc.optimizer(gc, load.optimizer), cache=cache)
+
+    return compile_it
+
+
+def row(name: str, repeats: int) -> str:
+    """One line of the table."""
+    compile_it = declared(name)
+    rows: list[Times] = []
+    for _ in range(repeats):
+        with clocks() as spent:
+            started = time.perf_counter()
+            compile_it(False)
+            spent["all"] = (time.perf_counter() - started) * 1e3
+        rows.append(spent)
+    best = min(rows, key=lambda spent: spent["all"])
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRAPHC_CACHE_DIR"] = folder
+        compile_it(True)
+        hits = []
+        for _ in range(repeats):
+            with clocks() as spent:
+                started = time.perf_counter()
+                compile_it(True)
+                hits.append((time.perf_counter() - started) * 1e3)
+        del os.environ["GRAPHC_CACHE_DIR"]
+    cells = [best[stage] for stage in (*STAGES, "all")] + [min(hits)]
+    return f"{name:18s}" + "".join(f"{cell:9.1f}" for cell in cells)
+
+
+def import_ms(module: str) -> float:
+    """The least time of five that a process takes to import a module, in ms."""
+    code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1e3)"
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    runs = [subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+            for _ in range(5)]  # fmt: skip
+    return min(float(each.stdout) for each in runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="workloads, or nodes_COUNT")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    print(f"import graphc {import_ms('graphc'):.0f} ms, of which NumPy alone is {import_ms('numpy'):.0f} ms\n")
+    print(f"{'ms':18s}" + "".join(f"{stage:>9s}" for stage in (*STAGES, "all", "hit")))
+    for name in given.names or [*workloads.NAMES, "nodes_2000"]:
+        with suppress(NotImplementedError):
+            print(row(name, given.repeats), flush=True)
+
+
+if __name__ == "__main__":
+    main()
