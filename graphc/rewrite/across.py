@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from graphc.graph.formula import Affine, Formula, Read
+from graphc.graph.dtypes import DType
+from graphc.graph.formula import Affine, Read
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
-from graphc.rewrite.engine import Rewriter, RuleSet
+from graphc.rewrite.engine import Rewriter, RuleSet, ScalarFiring
 from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
@@ -23,39 +24,38 @@ MOST_INSTRUCTIONS = 64
 MOST_DEPTH = 5  # nodes on the way from the reader to the deepest body that is looked at
 
 
-@dataclass(slots=True)
-class Deep:
-    """A body under construction that holds those of operands too. reads: of the whole; stands: position of an operand's
-    value -> the read that it is, by which the result is cut again.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A read of a value of type ``dtype``, and where a rule may match across it, the body of the value: its own reads,
+    and the expressions that its index values are there.
     """
 
+    read: Read
+    dtype: DType
+    body: Body | None = None
+    parts: tuple[Part, ...] = ()
+    table: tuple[Affine | None, ...] = ()
+
+
+@dataclass(slots=True)
+class Look:
+    """How deep bodies of operands are looked at. n_instrs: how many instructions there are so far."""
+
     work: Work
-    builder: Rewriter
     operands: Operands
-    reads: list[Read] = field(default_factory=list)
-    stands: dict[int, Read] = field(default_factory=dict)
-    n_instrs: int = 0
+    n_instrs: int
 
-    def read(self, read: Read) -> Scalar:
-        """The value of a read that is not looked into."""
-        if read not in self.reads:
-            self.reads.append(read)
-        return self.builder.read(self.reads.index(read), self.operands.nodes[read.operand].dtype)
-
-    def value(self, read: Read, parents: Sequence[Parent], beside: Sequence[Read], depth: int) -> Scalar:
-        """The value of a read: its operand's body where a rule may match across, else the read itself. ``beside``: the
-        reads of the body that reads it."""
+    def part(self, read: Read, parents: Sequence[Parent], beside: Sequence[Read], depth: int) -> Part:
+        """A read with its operand's body where a rule may match across. ``beside``: the reads of the body that reads
+        it."""
         node = self.operands.nodes[read.operand]
         inner = self._inner(read, node, parents, beside) if depth < MOST_DEPTH else None
         if inner is None:
-            return self.read(read)
+            return Part(read, node.dtype)
         reads, table = inner
-        body = node.formula.body
-        above = parents_of(body)
-        values = [self.value(r, above[k], reads, depth + 1) for k, r in enumerate(reads)]
-        scalar = self.builder.include(body, values, index_scalars(self.builder, table))[-1]
-        self.stands.setdefault(scalar.position, read)
-        return scalar
+        above = parents_of(node.formula.body)
+        parts = tuple(self.part(r, above[k], reads, depth + 1) for k, r in enumerate(reads))
+        return Part(read, node.dtype, node.formula.body, parts, table)
 
     def _inner(
         self, read: Read, node: Node, parents: Sequence[Parent], beside: Sequence[Read]
@@ -73,6 +73,28 @@ class Deep:
             return None
         self.n_instrs += len(body.instrs)
         return found.reads, found.table
+
+
+@dataclass(slots=True)
+class Deep:
+    """A body under construction that holds those of operands too. reads: of the whole; stands: position of an operand's
+    value -> the read that it is, by which the result is cut again.
+    """
+
+    builder: Rewriter
+    reads: list[Read] = field(default_factory=list)
+    stands: dict[int, Read] = field(default_factory=dict)
+
+    def value(self, part: Part) -> Scalar:
+        """The value of a read, or of the body that it reads."""
+        if part.body is None:
+            if part.read not in self.reads:
+                self.reads.append(part.read)
+            return self.builder.read(self.reads.index(part.read), part.dtype)
+        values = [self.value(p) for p in part.parts]
+        scalar = self.builder.include(part.body, values, index_scalars(self.builder, part.table))[-1]
+        self.stands.setdefault(scalar.position, part.read)
+        return scalar
 
 
 Parent = tuple[str, tuple[str, ...], tuple[int, ...]]  # a primitive; beside an operand of it: primitives, and reads
@@ -126,19 +148,37 @@ def across(work: Work, made: Applied) -> Applied | None:
         return None
     if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:
         return None  # a product of tensors keeps the two factors that a matrix product is made of
-    builder = Rewriter(work.scalars.by_root, (), work.scalars.options)
-    deep = Deep(work, builder, Operands(made.inputs), n_instrs=len(formula.body.instrs))
-    values = [deep.value(r, above[k], formula.reads, 0) for k, r in enumerate(formula.reads)]
-    inside = len(builder.firings)
-    result = builder.include(formula.body, values)[-1]
-    fired = builder.firings[inside:]
-    if not fired:
+    look = Look(work, Operands(made.inputs), len(formula.body.instrs))
+    parts = tuple(look.part(r, above[k], formula.reads, 0) for k, r in enumerate(formula.reads))
+    found = _spanned(formula.body, parts, work.scalars)
+    if found is None:
         return None
-    done = _cut(deep, formula, result)
-    if not any(f.rule in _STABILISING for f in fired) and not _pays(work, made, done):
+    done = Applied(replace(formula, reads=found.reads, body=found.body), tuple(look.operands.nodes))
+    if not any(f.rule in _STABILISING for f in found.firings) and not _pays(work, made, done):
         return None
-    work.note_firings(fired)
+    work.note_firings(found.firings)
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Spanned:
+    """A body in which a rule took in those of operands."""
+
+    reads: tuple[Read, ...]
+    body: Body
+    firings: tuple[ScalarFiring, ...]
+
+
+@lru_cache(maxsize=16384)
+def _spanned(body: Body, parts: tuple[Part, ...], rules: RuleSet) -> Spanned | None:
+    """What a body over ``parts`` becomes by rules that span it and them; None where none does."""
+    builder = Rewriter(rules)
+    deep = Deep(builder)
+    values = [deep.value(part) for part in parts]
+    inside = len(builder.firings)
+    result = builder.include(body, values)[-1]
+    fired = tuple(builder.firings[inside:])
+    return Spanned(*_cut(deep, result), fired) if fired else None
 
 
 def _through_views(work: Work, made: Applied) -> Applied:
@@ -165,8 +205,8 @@ def _through_views(work: Work, made: Applied) -> Applied:
 _STABILISING = dict.fromkeys(rule.name for rule in STABILISE.rules)
 
 
-def _cut(deep: Deep, formula: Formula, result: Scalar) -> Applied:
-    """The formula whose body computes ``result``, cut at the operands whose values are still there."""
+def _cut(deep: Deep, result: Scalar) -> tuple[tuple[Read, ...], Body]:
+    """The body that computes ``result``, cut at the operands whose values are still there, and its reads."""
     builder = BodyBuilder()
     reads: list[Read] = []
     instrs = deep.builder.instrs
@@ -185,13 +225,13 @@ def _cut(deep: Deep, formula: Formula, result: Scalar) -> Applied:
         if read is None and instr.op == "read" and isinstance(instr.attr, int):
             read = deep.reads[instr.attr]
         if read is None:
-            values[at] = builder.emit(replace(instr, args=tuple(values[a].position for a in instr.args)))
+            args = tuple(values[a].position for a in instr.args)
+            values[at] = builder.emit(Instr(instr.op, args, instr.dtype, instr.attr))
             continue
         if read not in reads:
             reads.append(read)
         values[at] = builder.read(reads.index(read), instr.dtype)
-    body = builder.finish(values[result.position])
-    return Applied(replace(formula, reads=tuple(reads), body=body), tuple(deep.operands.nodes))
+    return tuple(reads), builder.finish(values[result.position])
 
 
 def _pays(work: Work, before: Applied, after: Applied) -> bool:

@@ -29,7 +29,7 @@ from graphc.rewrite.patterns import (
     variables,
 )
 from graphc.rewrite.ranges import Range, of_type, range_of_instr
-from graphc.structs import dataclass, replace
+from graphc.structs import dataclass, field, replace
 
 LABELS = ("exact", "rounding", "finite")
 SHOWN_DEPTH = 5  # levels of a firing's operands that its log keeps
@@ -189,10 +189,10 @@ class Normal:
 class Rewriter(PlainBuilder):
     """Writes bodies in the normal form of its tables."""
 
-    def __init__(self, rules: Mapping[str, Sequence[Rule]], reads: Sequence[Range], options: Options) -> None:
+    def __init__(self, rules: RuleSet, reads: Sequence[Range] = ()) -> None:
         super().__init__()
         self.rules = rules
-        self.options = options
+        self.options = rules.options
         self.firings: list[ScalarFiring] = []
         self._reads = reads
         self._normal: dict[Instr, int] = {}
@@ -225,7 +225,7 @@ class Rewriter(PlainBuilder):
         if simple is not None:
             return simple
         instr = self._ordered(instr)
-        for rule in self.rules.get(instr.op, ()):
+        for rule in self.rules.candidates(instr, self.instrs):
             assert isinstance(rule.left, Apply)
             binding = self._match_args(rule.left, instr, {})
             if binding is None or (rule.label == "finite" and not self._proved(rule.left, instr, binding)):
@@ -240,9 +240,10 @@ class Rewriter(PlainBuilder):
 
     def _folded(self, instr: Instr) -> Scalar | None:
         """The constant that an operation of constants is, by the primitive's NumPy meaning in its own type."""
+        for a in instr.args:
+            if self.instrs[a].op != "const":
+                return None
         args = [self.instrs[a] for a in instr.args]
-        if any(a.op != "const" for a in args):
-            return None
         label = "exact" if instr.op in _ROUNDED_ONCE else "rounding"
         if label not in self.options.labels:
             return None
@@ -293,10 +294,13 @@ class Rewriter(PlainBuilder):
         if pattern.op in COMMUTATIVE and instr.args[0] != instr.args[1]:
             orders.append((instr.args[1], instr.args[0]))
         for args in orders:
-            found: dict[str, int] | None = binding
+            found = binding
             for p, a in zip(pattern.args, args, strict=True):
-                found = None if found is None else self._match(p, a, found)
-            if found is not None:
+                extended = self._match(p, a, found)
+                if extended is None:
+                    break
+                found = extended
+            else:
                 return found
         return None
 
@@ -430,7 +434,7 @@ def _cut(instrs: Sequence[Instr], root: Instr) -> Body:
     return Body((*kept, replace(root, args=tuple(moved[a] for a in root.args))))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RuleSet:
     """Rules of several tables by the primitive at the root of their left side. Made by ``rule_set``.
 
@@ -441,6 +445,23 @@ class RuleSet:
     options: Options
     by_root: Mapping[str, tuple[Rule, ...]]
     links: Mapping[tuple[str, str], tuple[tuple[bool, str], ...]]
+    _candidates: dict[tuple[str, ...], tuple[Rule, ...]] = field(default_factory=dict)
+
+    def candidates(self, instr: Instr, instrs: Sequence[Instr]) -> tuple[Rule, ...]:
+        """The rules that ``instr`` may match, going by its primitive and those of its operands among ``instrs``."""
+        key = (instr.op, *[instrs[a].op for a in instr.args])
+        found = self._candidates.get(key)
+        if found is None:
+            rules = self.by_root.get(instr.op, ())
+            found = self._candidates[key] = tuple(r for r in rules if _may_match(r.left, key[1:]))
+        return found
+
+
+def _may_match(left: Pattern, below: tuple[str, ...]) -> bool:
+    """Whether a left side may match operands made by the primitives ``below``."""
+    assert isinstance(left, Apply)
+    orders = (below, below[::-1]) if left.op in COMMUTATIVE else (below,)
+    return any(all(_kind(p) in ("", op) for p, op in zip(left.args, order, strict=True)) for order in orders)
 
 
 @lru_cache(maxsize=256)
@@ -475,9 +496,10 @@ def _kind(pattern: Pattern) -> str:
     return pattern.op if isinstance(pattern, Apply) else "" if isinstance(pattern, Var) else "const"
 
 
+@lru_cache(maxsize=16384)
 def normalise(body: Body, rules: RuleSet, reads: tuple[Range, ...] = ()) -> Normal:
     """The body in the normal form of ``rules``, with what fired. ``reads``: the ranges of its reads, where known."""
-    builder = Rewriter(rules.by_root, reads, rules.options)
+    builder = Rewriter(rules, reads)
     result = builder.include(body, ())[-1]
     if result.dtype != body.dtype:
         raise InternalError(f"normalise: {body.dtype} became {result.dtype}")

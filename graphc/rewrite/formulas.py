@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from graphc.graph.formula import (
     Affine,
@@ -21,6 +22,7 @@ from graphc.graph.formula import (
     plain,
     substitute,
     substitute_guard,
+    substitute_read,
     var,
 )
 from graphc.graph.graph import Node
@@ -72,6 +74,22 @@ def moved(index: tuple[Index, ...], node: Node, operands: Operands) -> Moved | N
 
     None where the index maps do not compose, or where an index from data would no longer be checked.
     """
+    if not any(isinstance(i, FromData) for i in index) and not data_indices(node.formula):
+        found = _moved(index, node.formula)
+        numbers = [operands.number(n) for n in node.inputs]
+        reads = [Read(numbers[r.operand], r.index, r.guards) for r in found.reads]
+        return Moved(tuple(reads), found.guards, found.table)
+    return _moved_with_data(index, node, operands)
+
+
+@lru_cache(maxsize=16384)
+def _moved(index: tuple[Affine, ...], formula: Formula) -> Moved:
+    """What a formula without indices from data is at other indices; its operands keep their numbers."""
+    reads = tuple(substitute_read(r, index) for r in formula.reads)
+    return Moved(reads, moved_guards(formula.guards, index), index)
+
+
+def _moved_with_data(index: tuple[Index, ...], node: Node, operands: Operands) -> Moved | None:
     f = node.formula
     data_axes = [v for v, i in enumerate(index) if isinstance(i, FromData)]
     table = tuple(i if isinstance(i, Affine) else None for i in index)
@@ -212,6 +230,7 @@ def compact(made: Applied) -> Applied:
     return Applied(formula, tuple(made.inputs[k] for k in kept))
 
 
+@lru_cache(maxsize=16384)
 def compacted(formula: Formula) -> tuple[Formula, tuple[int, ...]]:
     """The formula with each read once, in order of first appearance, and the operands that it keeps, renumbered so."""
     order = list(dict.fromkeys(i.attr for i in formula.body.instrs if i.op == "read" and isinstance(i.attr, int)))

@@ -218,7 +218,10 @@ class Work:
 
     def _known_reads(self, made: Applied) -> tuple[Range, ...]:
         """The ranges of the reads; none where nothing is known of any."""
-        if all(self.range_of(n) is ANYTHING for n in made.inputs):
+        for node in made.inputs:
+            if self.range_of(node) is not ANYTHING:
+                break
+        else:
             return ()
         found = []
         for read in made.formula.reads:
@@ -229,8 +232,9 @@ class Work:
 
     def range_of(self, node: Node) -> Range:
         """Between which numbers the elements of a node lie."""
-        if node in self.ranges:
-            return self.ranges[node]
+        known = self.ranges.get(node)
+        if known is not None:
+            return known
         stack = [node]
         while stack:
             last = stack[-1]
@@ -241,31 +245,20 @@ class Work:
             if missing:
                 stack += missing
             else:
-                found = self._range(last)
-                self.ranges[stack.pop()] = coarse(found)
+                self.ranges[stack.pop()] = self._range(last)
         return self.ranges[node]
 
     def _range(self, node: Node) -> Range:
         if isinstance(node.attr, ConstValue) and node.dtype.kind != "b":
             array = node.attr.array()
             if array.size == 0 or np.isnan(array).any():
-                return of_type(node.dtype)
-            return Range(float(np.min(array)), float(np.max(array)), False)
+                return coarse(of_type(node.dtype))
+            return coarse(Range(float(np.min(array)), float(np.max(array)), False))
         if node.kind in ("reshape", "stop_gradient", "variable"):
-            return self.ranges.get(node.inputs[0], of_type(node.dtype))
+            return self.ranges[node.inputs[0]]
         if node.kind != "formula":
-            return of_type(node.dtype)
-        formula = node.formula
-        known = self._known_reads(Applied(formula, node.inputs))
-        body = range_of_body(formula.body, known) if known else _range_of_body(formula.body)
-        zero = Range(0.0, 0.0, False)
-        if formula.combine == "none":
-            return joined(body, zero) if formula.guards else body
-        if formula.combine == "sum" and node.dtype.kind == "f" and body.low >= 0:
-            return Range(0.0, ANYTHING.high, body.nan)
-        if formula.combine in ("max", "min") and not formula.guards and formula.is_plain():
-            return body
-        return of_type(node.dtype)
+            return coarse(of_type(node.dtype))
+        return _range_of_formula(node.formula, self._known_reads(Applied(node.formula, node.inputs)))
 
     def _interned(self, made: Applied) -> Node:
         """The node of a formula; the standing one where that differs in the order of commutative operands alone."""
@@ -336,8 +329,15 @@ def _in_order(formula: Formula, order: tuple[int, ...]) -> tuple[Formula, tuple[
 
 
 @lru_cache(maxsize=16384)
-def _range_of_body(body: Body) -> Range:
-    return range_of_body(body, ())
+def _range_of_formula(formula: Formula, known: tuple[Range, ...]) -> Range:
+    body = range_of_body(formula.body, known)
+    if formula.combine == "none":
+        return coarse(joined(body, Range(0.0, 0.0, False)) if formula.guards else body)
+    if formula.combine == "sum" and formula.dtype.kind == "f" and body.low >= 0:
+        return coarse(Range(0.0, ANYTHING.high, body.nan))
+    if formula.combine in ("max", "min") and not formula.guards and formula.is_plain():
+        return coarse(body)
+    return coarse(of_type(formula.dtype))
 
 
 @lru_cache(maxsize=16384)

@@ -1,21 +1,22 @@
-"""Where the time from ``gc.compile`` to the first call goes, stage by stage, and what an import and a cache hit cost.
+"""Where the time from ``gc.compile`` to a compiled step goes, stage by stage, and what an import and a cache hit cost.
 
-    python compile_time.py [NAME ...]      # workloads, nodes_2000, nodes_5000; by default those that graphc has
+    python compile_time.py [NAME ...]      # workloads, or nodes_COUNT; by default the workloads that graphc has
 
-Each row is the least of several compilations in one process, without the disk cache; every column is the time inside
-that stage alone (rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` with the program on disk.
+Each row is the best of several fresh processes, after the imports; every column is the time inside that stage alone
+(rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` in a process that finds the program on disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -80,68 +81,78 @@ def chain(nodes: int) -> gc.Tensor:
     return gc.mean(gc.square(value))
 
 
-def declared(name: str) -> Callable[[bool], object]:
-    """What declares and compiles the graph of that name, with the cache or without."""
+def declared(name: str) -> Callable[[], object]:
+    """What declares and compiles the graph of that name. Raises NotImplementedError for a workload that graphc lacks."""
     if name.startswith("nodes_"):
         nodes = int(name.removeprefix("nodes_"))
-        return lambda cache: gc.compile(chain(nodes), gc.optim.sgd(lr=0.1), cache=cache)
+        return lambda: gc.compile(chain(nodes), gc.optim.sgd(lr=0.1))
     load = workloads.get(name)
     losses = {"mlp": peers_graphc.mlp, "custom_loss": peers_graphc.custom_loss}
     if load.kind not in losses:
         raise NotImplementedError(name)
-
-    def compile_it(cache: bool) -> object:
-        parameters = {p: gc.param(p, value.shape, init=gc.init.zeros()) for p, value in load.initial.items()}
-        loss = losses[load.kind](gc, load, parameters)
-        return gc.compile(loss, peers_graphc.optimizer(gc, load.optimizer), cache=cache)
-
-    return compile_it
+    parameters = {p: gc.param(p, value.shape, init=gc.init.zeros()) for p, value in load.initial.items()}
+    loss = losses[load.kind](gc, load, parameters)
+    return lambda: gc.compile(loss, peers_graphc.optimizer(gc, load.optimizer))
 
 
-def row(name: str, repeats: int) -> str:
-    """One line of the table."""
+def once(name: str) -> Times:
+    """The times of one compilation in this process."""
+    import llvmlite.binding  # an import, not a part of compiling
+
+    del llvmlite
     compile_it = declared(name)
-    rows: list[Times] = []
+    with clocks() as spent:
+        started = time.perf_counter()
+        compile_it()
+        spent["all"] = (time.perf_counter() - started) * 1e3
+    return spent
+
+
+def python(*arguments: str, **variables: str) -> str:
+    """What a fresh Python process prints, with graphc's bytecode at hand as an installed package's is."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), **variables}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def row(name: str, repeats: int, bytecode: str) -> str:
+    """One line of the table."""
+    misses: list[Times] = []
+    hits: list[Times] = []
     for _ in range(repeats):
-        with clocks() as spent:
-            started = time.perf_counter()
-            compile_it(False)
-            spent["all"] = (time.perf_counter() - started) * 1e3
-        rows.append(spent)
-    best = min(rows, key=lambda spent: spent["all"])
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRAPHC_CACHE_DIR"] = folder
-        compile_it(True)
-        hits = []
-        for _ in range(repeats):
-            with clocks() as spent:
-                started = time.perf_counter()
-                compile_it(True)
-                hits.append((time.perf_counter() - started) * 1e3)
-        del os.environ["GRAPHC_CACHE_DIR"]
-    cells = [best[stage] for stage in (*STAGES, "all")] + [min(hits)]
+        with tempfile.TemporaryDirectory() as folder:
+            for found in (misses, hits):
+                text = python(__file__, "--once", name, GRAPHC_CACHE_DIR=folder, PYTHONPYCACHEPREFIX=bytecode)
+                found.append(json.loads(text))
+    best = min(misses, key=lambda spent: spent["all"])
+    cells = [*(best[stage] for stage in (*STAGES, "all")), min(spent["all"] for spent in hits)]
     return f"{name:18s}" + "".join(f"{cell:9.1f}" for cell in cells)
 
 
-def import_ms(module: str) -> float:
+def import_ms(module: str, bytecode: str) -> float:
     """The least time of five that a process takes to import a module, in ms."""
     code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1e3)"
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
-    runs = [subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-            for _ in range(5)]  # fmt: skip
-    return min(float(each.stdout) for each in runs)
+    return min(float(python("-c", code, PYTHONPYCACHEPREFIX=bytecode)) for _ in range(6))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="workloads, or nodes_COUNT")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--once", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    print(f"import graphc {import_ms('graphc'):.0f} ms, of which NumPy alone is {import_ms('numpy'):.0f} ms\n")
-    print(f"{'ms':18s}" + "".join(f"{stage:>9s}" for stage in (*STAGES, "all", "hit")))
-    for name in given.names or [*workloads.NAMES, "nodes_2000"]:
-        with suppress(NotImplementedError):
-            print(row(name, given.repeats), flush=True)
+    if given.once:
+        print(json.dumps(once(given.once)))
+        return
+    with tempfile.TemporaryDirectory() as bytecode:
+        alone = import_ms("numpy", bytecode)
+        print(f"import graphc {import_ms('graphc', bytecode):.0f} ms, of which NumPy alone is {alone:.0f} ms\n")
+        print(f"{'ms':18s}" + "".join(f"{stage:>9s}" for stage in (*STAGES, "all", "hit")))
+        kinds = ("mlp", "custom_loss")
+        names = [n for n in workloads.NAMES if workloads.get(n).kind in kinds and not workloads.get(n).epoch]
+        for name in given.names or [*names, "nodes_2000"]:
+            print(row(name, given.repeats, bytecode), flush=True)
 
 
 if __name__ == "__main__":
