@@ -3,7 +3,7 @@
     python compile_time.py [NAME ...]      # workloads, or nodes_COUNT; by default the workloads that graphc has
 
 Each row is the best of several fresh processes, after the imports; every column is the time inside that stage alone
-(rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` in a process that finds the program on disk.
+(rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` where the program is on disk.
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 import peers_graphc
 import workloads
+from peers import Foreign
 
-import graphc as gc
-from graphc import compiler, pipeline
+ROOT = Path(__file__).resolve().parent.parent.parent
 
-# column -> the functions whose time it is, as (module, name).
-STAGES: dict[str, tuple[tuple[ModuleType, str], ...]] = {
-    "declare": ((compiler, "declare_step"), (compiler, "declare_function")),
-    "derive": ((pipeline, "derive"),),
-    "rewrite": ((pipeline, "run"),),
-    "verify": ((pipeline, "verify"),),
-    "lower": ((pipeline, "lower"),),
-    "place": ((pipeline, "place"),),
-    "emit": ((pipeline, "emit"),),
-    "llvm": ((compiler, "compile_program"),),
+# column -> the functions whose time it is, by module and name.
+STAGES: dict[str, tuple[tuple[str, str], ...]] = {
+    "declare": (("graphc.compiler", "declare_step"), ("graphc.compiler", "declare_function")),
+    "derive": (("graphc.pipeline", "derive"),),
+    "rewrite": (("graphc.pipeline", "run"),),
+    "verify": (("graphc.pipeline", "verify"),),
+    "lower": (("graphc.pipeline", "lower"),),
+    "place": (("graphc.pipeline", "place"),),
+    "emit": (("graphc.pipeline", "emit"),),
+    "llvm": (("graphc.compiler", "compile_program"),),
 }
+LOSSES = {"mlp": peers_graphc.mlp, "custom_loss": peers_graphc.custom_loss}
 Times = dict[str, float]
 
 
@@ -62,18 +60,18 @@ def clocks() -> Iterator[Times]:
 
         return call
 
-    kept = [(module, name, getattr(module, name)) for places in STAGES.values() for module, name in places]
-    for stage, places in STAGES.items():
-        for module, name in places:
-            setattr(module, name, timed(getattr(module, name), stage))
+    kept = [(stage, import_module(m), name) for stage, places in STAGES.items() for m, name in places]
+    functions = [getattr(module, name) for _, module, name in kept]
+    for (stage, module, name), function in zip(kept, functions, strict=True):
+        setattr(module, name, timed(function, stage))
     try:
         yield spent
     finally:
-        for module, name, function in kept:
+        for (_, module, name), function in zip(kept, functions, strict=True):
             setattr(module, name, function)
 
 
-def chain(nodes: int) -> gc.Tensor:
+def chain(gc: Foreign, nodes: int) -> Foreign:
     """The loss of a chain of elementwise operations that is declared with about so many nodes."""
     value = gc.input("x", (gc.dim("N"), 4)) * gc.param("w", (4,), init=gc.init.ones())
     for k in range(nodes * 7 // 13):  # thirteen operations in seven turns
@@ -82,24 +80,20 @@ def chain(nodes: int) -> gc.Tensor:
 
 
 def declared(name: str) -> Callable[[], object]:
-    """What declares and compiles the graph of that name. Raises NotImplementedError for a workload that graphc lacks."""
+    """What declares and compiles the graph of that name."""
+    gc: Foreign = import_module("graphc")
     if name.startswith("nodes_"):
         nodes = int(name.removeprefix("nodes_"))
-        return lambda: gc.compile(chain(nodes), gc.optim.sgd(lr=0.1))
+        return lambda: gc.compile(chain(gc, nodes), gc.optim.sgd(lr=0.1))
     load = workloads.get(name)
-    losses = {"mlp": peers_graphc.mlp, "custom_loss": peers_graphc.custom_loss}
-    if load.kind not in losses:
-        raise NotImplementedError(name)
     parameters = {p: gc.param(p, value.shape, init=gc.init.zeros()) for p, value in load.initial.items()}
-    loss = losses[load.kind](gc, load, parameters)
+    loss = LOSSES[load.kind](gc, load, parameters)
     return lambda: gc.compile(loss, peers_graphc.optimizer(gc, load.optimizer))
 
 
 def once(name: str) -> Times:
     """The times of one compilation in this process."""
-    import llvmlite.binding  # an import, not a part of compiling
-
-    del llvmlite
+    import_module("llvmlite.binding")  # an import, not a part of compiling
     compile_it = declared(name)
     with clocks() as spent:
         started = time.perf_counter()
@@ -110,7 +104,7 @@ def once(name: str) -> Times:
 
 def python(*arguments: str, **variables: str) -> str:
     """What a fresh Python process prints, with graphc's bytecode at hand as an installed package's is."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=True)
     return done.stdout
@@ -149,8 +143,7 @@ def main() -> None:
         alone = import_ms("numpy", bytecode)
         print(f"import graphc {import_ms('graphc', bytecode):.0f} ms, of which NumPy alone is {alone:.0f} ms\n")
         print(f"{'ms':18s}" + "".join(f"{stage:>9s}" for stage in (*STAGES, "all", "hit")))
-        kinds = ("mlp", "custom_loss")
-        names = [n for n in workloads.NAMES if workloads.get(n).kind in kinds and not workloads.get(n).epoch]
+        names = [n for n in workloads.NAMES if workloads.get(n).kind in LOSSES and not workloads.get(n).epoch]
         for name in given.names or [*names, "nodes_2000"]:
             print(row(name, given.repeats, bytecode), flush=True)
 
