@@ -175,6 +175,7 @@ from graphc.errors import (
 from graphc.graph.dtypes import boolean, float32, float64, int32, int64
 from graphc.graph.sizes import Size
 from graphc.graph.sym import sym
+from graphc.inspect.draw import curves
 from graphc.runtime.step import Function, TrainStep
 
 __version__ = "0.1.0"
@@ -195,7 +196,7 @@ __all__ = [
     "sqrt", "square", "squeeze", "subtract", "sum", "take", "tan", "tanh", "tensordot", "trace", "transpose",
     "trunc", "where", "bce_with_logits", "cosine_similarity", "cross_entropy", "hinge", "huber", "kl_div",
     "log_softmax", "mae", "mean", "mse", "nll", "norm", "repeat", "softmax", "stack", "std", "tile", "var",
-    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "draw", "explain", "latex", "mathml",
+    "grad", "hessian", "hvp", "jacobian", "jvp", "vjp", "compile", "curves", "draw", "explain", "latex", "mathml",
     "Function", "TrainStep", "Size", "FileAccessError", "FileFormatError",
     "DefinitionError", "DTypeError", "ExportError", "GraphcError", "IndexRangeError", "InputError",
     "InternalError", "NonFiniteError", "NotDifferentiable", "ShapeError", "UnknownNameError", "UsageError",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -32,7 +31,7 @@ from graphc.graph.text import to_text
 from graphc.inspect.bench import BenchReport
 from graphc.inspect.bench import bench as time_calls
 from graphc.inspect.check import CheckReport, check_graph, drawn
-from graphc.inspect.draw import Drawing, tensor_drawing
+from graphc.inspect.draw import Drawing, check_path, tensor_drawing
 from graphc.inspect.explain import Explanation, Ledger, ledger_of
 from graphc.kernels.cost import Cost, cost
 from graphc.kernels.layout import Layout, Results
@@ -269,8 +268,7 @@ def draw(
     5
     """
     try:
-        if path is not None and Path(path).suffix != ".svg":
-            raise UsageError(f"draw: {path} given; needs a file whose name ends in .svg")
+        check_path("draw", path)
         told = explain(tensor, values) if values is not None else None
         leaves = ledger_of(tensor).leaves if values is not None else {}
         given = given_values(leaves, values, "draw") if values is not None else {}
@@ -285,8 +283,8 @@ def draw(
 def _computed(ledger: Ledger, outputs: Mapping[str, Node], given: Mapping[str, Array]) -> dict[Node, Array]:
     """The values of some of a ledger's nodes, by one compiled function that gives them all."""
     graph = ledger.graph
-    graph.outputs = dict(outputs)
-    results = Results("dict", "", tuple((name, name) for name in outputs))
+    graph.outputs = {f"output {name}": node for name, node in outputs.items()}
+    results = Results("dict", "", tuple((name, f"output {name}") for name in outputs))
     declared = Declared(as_inputs(with_training(graph, True)), results, ledger.leaves)
     compiled, _ = compiled_program(declared, Options())
     function = Function(Loaded(compiled, host(), None, name="explain"))

@@ -110,10 +110,12 @@ def declare_function(target: object, *, what: str = "compile", shared: bool = Fa
     interned = intern(outputs)
     graph = interned.graph
     graph.updates = {}
+    own = {name: f"output {name}" if name in interned.leaves else name for name in outputs}
+    graph.outputs = {own[name]: node for name, node in graph.outputs.items()}
     graph = with_training(graph, False)
     if not shared:
         graph = as_inputs(graph)
-    results = Results(kind, "", tuple((name, name) for name in outputs))
+    results = Results(kind, "", tuple(own.items()))
     return Declared(graph, results, interned.leaves)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,31 @@ def test_rows_and_places() -> None:
     long = layered([10.0] * 3, [0, 1, 2], [(0, 1), (1, 2), (0, 2)], gap=5.0)
     assert len(long.bends[2]) == 1 and abs(long.bends[2][0] - long.x[1]) >= 17.0
     assert layered([10.0], [0], [], gap=5.0).x == (5.0,)
+
+
+def test_curves(tmp_path: Path) -> None:
+    made = gc.curves(
+        {"a": [3.0, 2.0, 1.0], "b": [3.0, float("nan"), 200.0], "none": [float("inf")]}, tmp_path / "c.svg"
+    )
+    lines = [e.attrib["points"].split() for e in elements(made.svg, "polyline")]
+    assert [len(points) for points in lines] == [3, 2]
+    assert (tmp_path / "c.svg").read_text(encoding="utf-8") == made.svg
+    labels = [e for e in elements(made.svg, "text") if e.text in ("a", "b")]
+    assert abs(float(labels[0].attrib["y"]) - float(labels[1].attrib["y"])) >= 12
+    with pytest.raises(gc.UsageError, match=r"^curves: no curve with two finite numbers given"):
+        gc.curves({"a": [1.0]})
+    with pytest.raises(gc.UsageError, match=r"^curves: c.png given"):
+        gc.curves({"a": [1.0, 2.0]}, "c.png")
+
+
+def test_the_guide_shows_what_its_code_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawing in docs/ is the one that the page's own block draws; its losses may round otherwise elsewhere."""
+    docs = Path(__file__).parent.parent / "docs"
+    page = (docs / "learn.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("learn")
+    for block in blocks[:2]:
+        exec(compile(block, "learn.md", "exec"), module.__dict__)
+    assert (tmp_path / "learn.svg").read_text(encoding="utf-8") == (docs / "learn.svg").read_text(encoding="utf-8")
+    assert len(elements((docs / "rates.svg").read_text(encoding="utf-8"), "polyline")) == 4

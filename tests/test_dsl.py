@@ -266,3 +266,17 @@ def test_mean_of_integers_is_a_float() -> None:
     assert gc.mean(gc.const([1, 2])).dtype == gc.float32
     assert gc.sum(gc.const([True, True])).dtype == gc.int64
     assert gc.mean(gc.const([1, 2])).eval() == 1.5
+
+
+def test_an_output_may_have_an_inputs_name() -> None:
+    x, w = gc.input("x", (3,)), gc.param("w", (3,))
+    given = {"x": np.array([1, 2, 3], np.float32), "w": np.array([4, 5, 6], np.float32)}
+    total, product = given["x"] + given["w"], given["x"] * given["w"]
+    for outputs, wanted in (
+        ({"x": x + w, "y": x * w}, [total, product]),
+        ({"x": w, "w": x}, [given["w"], given["x"]]),
+        ({"x": x, "w": w, "y": x + w}, [given["x"], given["w"], total]),
+    ):
+        found = gc.compile(outputs)(**given)
+        assert list(found) == list(outputs)
+        assert all(np.array_equal(a, b) for a, b in zip(found.values(), wanted, strict=True))

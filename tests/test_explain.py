@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.graph.graph import Graph, Node, copy_node, rebuild
 from graphc.inspect.explain import Explanation, RowText, ledger_of
 from graphc.inspect.live import heat_map, n_saturated, numbers
 from graphc.reference import evaluate
@@ -49,6 +50,43 @@ def test_live_numbers_are_those_of_the_reference() -> None:
             wanted = numbers("", np.asarray(exact[node]))
             assert found.shape == wanted.shape
             assert np.allclose([found.low, found.high, found.norm], [wanted.low, wanted.high, wanted.norm], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("number", range(25))
+def test_every_row_is_what_central_differences_say(number: int) -> None:
+    """The loss as a function of one node's value, the graph cut there: its change along a direction, against the row.
+
+    The loss holds a softmax, a log-softmax, a rectifier, a root and a value that is read several times.
+    """
+    x, y = gc.input("x", (N, 6)), gc.input("y", (N,), dtype="int32")
+    w1, b1, w2 = gc.param("w1", (6, 8)), gc.param("b1", (8,)), gc.param("w2", (8, 4))
+    hidden = gc.relu(x @ w1 + b1)
+    logits = hidden @ w2
+    extra = gc.mean(gc.sqrt(gc.sum(gc.softmax(logits) * hidden[:, :4], axis=1) + 1.0)) + gc.mean(gc.log(1 + gc.exp(w2)))
+    ledger = ledger_of(gc.mean(gc.cross_entropy(logits, y)) + extra)
+    rows = [row for row in ledger.backward.ledger if row.node.kind != "stop_gradient"]
+    assert 25 <= len(rows) < 60
+    picked = [rows[k] for k in range(number, len(rows), 25)]
+    values = {name: np.asarray(a, np.float64) if a.dtype == np.float32 else a for name, a in drawn().items()}
+    exact = evaluate(ledger.graph, values, [n for row in picked for n in (row.node, row.total)], dtype64=True)
+    for row in picked:
+
+        def make(graph: Graph, node: Node, inputs: tuple[Node, ...], at: Node = row.node) -> Node:
+            return (
+                graph.add("input", (), "cut", node.dtype, node.shape) if node is at else copy_node(graph, node, inputs)
+            )
+
+        graph, new = rebuild(ledger.graph, make)
+        loss = new[ledger.graph.outputs["loss"]]
+        start = np.asarray(exact[row.node], np.float64)
+        direction = np.random.default_rng(number).normal(size=start.shape)
+
+        def moved(by: float, at: Any = start, along: Any = direction, graph: Any = graph, loss: Any = loss) -> float:
+            return float(np.asarray(evaluate(graph, values | {"cut": at + by * along}, [loss], dtype64=True)[loss]))
+
+        measured = (moved(1e-6) - moved(-1e-6)) / 2e-6
+        wanted = float((np.asarray(exact[row.total], np.float64) * direction).sum())
+        assert measured == pytest.approx(wanted, rel=1e-5, abs=1e-7), row.node
 
 
 def test_dead_units_and_blocked_gradients_are_counted() -> None:

@@ -17,6 +17,7 @@ from graphc.inspect.neurons import dense_layers, draw_neurons
 from graphc.inspect.svg import Canvas, draw_boxes
 from graphc.notation.expressions import graph_lines
 from graphc.notation.tree import Line
+from graphc.runtime.curve import curves_svg
 from graphc.structs import dataclass
 
 
@@ -38,6 +39,30 @@ class Drawing:
 
     def __repr__(self) -> str:
         return f"<drawing: {len(self.svg)} characters of SVG>"
+
+
+def curves(curves: Mapping[str, Sequence[float]], path: str | os.PathLike[str] | None = None) -> Drawing:
+    """Curves by their labels in one picture, such as the ``losses`` of several trainings, one number an epoch.
+
+    path: an SVG file to write. Raises: UsageError for nothing to draw or another kind of file; FileAccessError.
+
+    >>> curves({"lr 0.1": [3.0, 2.0], "lr 1": [3.0, 9.0]}).svg.count("<polyline")
+    2
+    """
+    check_path("curves", path)
+    svg = curves_svg({label: [float(v) for v in values] for label, values in curves.items()})
+    if not svg:
+        fail(UsageError("curves: no curve with two finite numbers given; needs one at least"))
+    made = Drawing(svg)
+    if path is not None:
+        made.save(path)
+    return made
+
+
+def check_path(what: str, path: str | os.PathLike[str] | None) -> None:
+    """Raises UsageError for a file that is none for SVG."""
+    if path is not None and Path(path).suffix != ".svg":
+        fail(UsageError(f"{what}: {path} given; needs a file whose name ends in .svg"))
 
 
 def drawing_of(

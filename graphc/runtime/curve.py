@@ -1,51 +1,62 @@
-"""Losses by epoch as a small SVG drawing, for notebooks; ``history.plot`` draws them large."""
+"""Curves by epoch as a small SVG drawing: what a notebook shows of a history, and several runs in one picture."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 
-_WIDTH, _HEIGHT, _LEFT, _BELOW = 420, 180, 56, 22
-_COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion: told apart by everyone, on white and on black
+_WIDTH, _HEIGHT, _LEFT, _BELOW, _RIGHT = 460, 200, 58, 24, 96
+_CURVE = _HEIGHT - _BELOW - 10
+# Okabe and Ito's palette (2008), and dashes, so that no two curves differ by colour alone.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 
-def curve_svg(losses: Sequence[float], validation: Sequence[float] = ()) -> str:
-    """The curves of training and validation losses; on a logarithmic scale where they span more than a factor of 10.
+def curves_svg(curves: Mapping[str, Sequence[float]]) -> str:
+    """Curves by their labels, one number an epoch; on a logarithmic scale where they span more than a factor of 10.
 
     Numbers that are not finite are left out; the text is empty where fewer than two are left.
 
-    >>> curve_svg([3.0, 2.0, 1.5]).count("<polyline")
+    >>> curves_svg({"training": [3.0, 2.0, 1.5]}).count("<polyline")
     1
     """
-    curves = [("training", list(losses), _COLOURS[0])]
-    if validation:
-        curves.append(("validation", list(validation), _COLOURS[1]))
-    finite = [v for _, values, _ in curves for v in values if math.isfinite(v)]
+    finite = [v for values in curves.values() for v in values if math.isfinite(v)]
     if len(finite) < 2:
         return ""
     low, high = min(finite), max(finite)
     logs = low > 0 and high > 10 * low
     bottom, top = (math.log(low), math.log(high)) if logs else (low, high)
-    most = max(len(values) for _, values, _ in curves)
+    most = max(len(values) for values in curves.values())
 
-    def point(epoch: int, value: float) -> str:
-        height = ((math.log(value) if logs else value) - bottom) / ((top - bottom) or 1.0)
-        x = _LEFT + (_WIDTH - _LEFT - 10) * epoch / max(most - 1, 1)
-        return f"{x:.1f},{10 + (_HEIGHT - _BELOW - 10) * (1 - height):.1f}"
+    def point(epoch: int, value: float) -> tuple[float, float]:
+        part = ((math.log(value) if logs else value) - bottom) / ((top - bottom) or 1.0)
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epoch / max(most - 1, 1), 10 + _CURVE * (1 - part)
 
-    base = _HEIGHT - _BELOW
+    base, right = 10 + _CURVE, _WIDTH - _RIGHT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-curves" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="11" fill="currentColor">',
-        f'<path d="M{_LEFT} 6V{base}H{_WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity="0.5"/>',
+        "<style>svg.graphc-curves { color: #1a1a1a; background: #ffffff; } @media (prefers-color-scheme: dark) "
+        "{ svg.graphc-curves { color: #e8e8e8; background: #16181c; } }</style>",
+        f'<path d="M{_LEFT} 6V{base}H{right}" fill="none" stroke="currentColor" stroke-opacity="0.5"/>',
         f'<text x="{_LEFT - 4}" y="14" text-anchor="end">{high:.4g}</text>',
         f'<text x="{_LEFT - 4}" y="{base}" text-anchor="end">{low:.4g}</text>',
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">epoch 1</text>',
-        f'<text x="{_WIDTH - 8}" y="{_HEIGHT - 6}" text-anchor="end">{most}</text>',
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">epoch 1</text>',
+        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{most}</text>',
     ]
-    for k, (label, values, colour) in enumerate(curves):
-        points = " ".join(point(epoch, v) for epoch, v in enumerate(values) if math.isfinite(v))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        place = f'x="{_WIDTH - 10}" y="{22 + 14 * k}" text-anchor="end"'
-        parts.append(f'<text {place} style="fill:{colour}">{label}</text>')
+    taken: list[float] = []
+    for k, (label, values) in enumerate(curves.items()):
+        points = [point(epoch, v) for epoch, v in enumerate(values) if math.isfinite(v)]
+        if not points:
+            continue
+        colour, dash = _COLOURS[k % len(_COLOURS)], _DASHES[k % len(_DASHES)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        stroke = f'stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"'
+        parts.append(f'<polyline points="{path}" fill="none" {stroke}/>')
+        y = points[-1][1] + 4
+        while any(abs(y - other) < 12 for other in taken):  # labels do not lie on each other
+            y += 3 if y < base / 2 else -3
+        taken.append(y)
+        parts.append(f'<text x="{right + 6}" y="{y:.1f}" style="fill:{colour}">{escape(label)}</text>')
     return "".join(parts) + "</svg>"

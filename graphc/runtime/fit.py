@@ -16,7 +16,7 @@ from graphc.errors import InputError, ShapeError, UsageError
 from graphc.graph.sizes import evaluate
 from graphc.runtime import epoch
 from graphc.runtime.arguments import Array, gather
-from graphc.runtime.curve import curve_svg
+from graphc.runtime.curve import curves_svg
 from graphc.runtime.memory import zeroed
 from graphc.runtime.program import Context, Program
 from graphc.structs import dataclass, field
@@ -82,7 +82,8 @@ class History:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the losses as a curve, and the last ones in words."""
-        return f"<p>{escape(repr(self))}</p>{curve_svg(self.losses, self.validation)}"
+        curves = {"training": self.losses} | ({"validation": self.validation} if self.validation else {})
+        return f"<p>{escape(repr(self))}</p>{curves_svg(curves)}"
 
     def __repr__(self) -> str:
         last = f", last loss {self.losses[-1]:.6g}" if self.losses else ""
