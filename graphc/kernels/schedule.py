@@ -9,6 +9,7 @@ from graphc.structs import replace
 
 FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
 TURNING = 4  # register operations that turn one vector of a right operand
+JOINING = 45  # register operations that join a register's worth of accumulators to one vector
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
 
@@ -137,9 +138,13 @@ def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Sc
     n, m = nest.extents[column], nest.extents[row]
     lanes = LANES[nest.reductions[0].dtype.name]
     vectors = -(-n // lanes) if isinstance(n, int) else 3
+    others = tuple(v for v in range(nest.n_out) if v not in (column, row))
+    if turned and isinstance(m, int) and m * JOINING < TURNING * nominal(nest.extents[nest.n_out]):
+        depth = nest.extents[nest.n_out]
+        width = -(-depth // lanes) * lanes if isinstance(depth, int) else depth + lanes - 1
+        return Schedule(others + (column, row), column, (1, 1), row, width * m, dots=True)
     across = vectors if vectors <= 3 else 2 if vectors % 3 and vectors % 2 == 0 and vectors <= 32 else 3
     down = _rows(m, 8 if across > 1 else 12)
-    others = tuple(v for v in range(nest.n_out) if v not in (column, row))
     width = across * lanes
     panel: SizeLike = 0
     if turned:  # whole squares are turned: there is room for one at least

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
+from graphc.llvm.dots import DotsWriter
 from graphc.llvm.nest import CONTEXT, I64, NestWriter
 from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
@@ -79,8 +80,9 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
     if isinstance(kernel, Nest):
         for size in run_time_sizes(kernel):
             sizes.prepare(size)
-        tiled, running = kernel.schedule.tile_row >= 0, kernel.schedule.running >= 0
-        writer = TileWriter if tiled else RunningWriter if running else NestWriter
+        how = kernel.schedule
+        tiled = DotsWriter if how.dots else TileWriter
+        writer = tiled if how.tile_row >= 0 else RunningWriter if how.running >= 0 else NestWriter
         writer(w, kernel, program.buffers, locate, sizes).write()
         w.ret()
         module.define(name, "void", [CONTEXT], w, "internal", "noinline")

@@ -21,6 +21,7 @@ from graphc.ops.combiners import COMBINERS
 from graphc.structs import dataclass, field, replace
 
 I64 = "i64"
+NEAR = 8  # elements apart at most that shuffles bring together; a gather is slower
 CONTEXT = Value("%ctx", "ptr")
 
 
@@ -172,6 +173,12 @@ class NestWriter:
 
     def finish(self, env: Env, results: Sequence[Value]) -> None:
         """The post program on the reductions' results, and the stores."""
+        self.compute(env, results)
+        for store in self.nest.stores:
+            self.store(store.access, env.values["post", store.value], store.add, env)
+
+    def compute(self, env: Env, results: Sequence[Value]) -> None:
+        """The post program on the reductions' results."""
         for position, instr in enumerate(self.nest.post.instrs):
             if ("post", position) in env.values:
                 continue
@@ -179,8 +186,6 @@ class NestWriter:
                 env.values["post", position] = results[instr.attr]
             else:
                 env.values["post", position] = self.instruction("post", position, instr, env)
-        for store in self.nest.stores:
-            self.store(store.access, env.values["post", store.value], store.add, env)
 
     # Reductions
 
@@ -540,6 +545,8 @@ class NestWriter:
         elif stride == -1 and not lane_data:
             address = w.gep(pointer, w.sub(start, const(I64, self.lanes - 1)), kind)
             value = self._backwards(address, full, mask)
+        elif isinstance(stride, int) and 1 < stride <= NEAR and not lane_data and mask is None:
+            value = self._near(w.gep(pointer, start, kind), kind, stride)
         else:
             offsets = start if lanes(start.type) else self.spread(start, stride)
             every = mask if mask is not None else const(vector("i1", self.lanes), True)
@@ -553,6 +560,27 @@ class NestWriter:
         if mask is None:
             return w.shuffle(w.load(full, address), None, order)
         return w.shuffle(w.masked_load(full, address, w.shuffle(mask, None, order), const(full, 0)), None, order)
+
+    def _near(self, address: Value, kind: str, stride: int) -> Value:
+        """A vector of elements that lie ``stride`` apart: picked out of the vectors between its first and its last, the
+        last of which is moved back to end with it, so that nothing beyond is read."""
+        w, n = self.w, self.lanes
+        full = vector(kind, n)
+        starts = [n * k for k in range(stride - 1)] + [stride * (n - 1) + 1 - n]
+        result: Value | None = None
+        done = 0  # lanes that ``result`` has already
+        for k, start in enumerate(starts):
+            part = w.load(full, w.gep(address, const(I64, start), kind))
+            end = n * stride if k == stride - 1 else start + n
+            after = -(-end // stride)
+            picks = [stride * lane - start for lane in range(done, after)]
+            if result is None:
+                result = w.shuffle(part, None, picks + [0] * (n - after))
+            else:
+                result = w.shuffle(result, part, [*range(done), *(n + i for i in picks), *[0] * (n - after)])
+            done = after
+        assert result is not None
+        return result
 
     def _scalar_load(self, kind: str, pointer: Value, start: Value, condition: Value | None) -> Value:
         w = self.w

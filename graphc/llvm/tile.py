@@ -316,15 +316,18 @@ class TileWriter(NestWriter):
             self.sizes.prepare(size)
         env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
         self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
-        loop = w.loop(const(I64, 0), whole, const(I64, 1))
-        inner = self.cell_column(env, w.mul(loop.index, const(I64, self.lanes)), False)
-        self.memory_rows(inner, memory, kind, loop.index, rows, across)
-        w.end_loop(loop)
-        masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
-        env = env.inner(mask=w.lane_mask(self.lanes, rest))
-        inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
-        self.memory_rows(inner, memory, kind, whole, rows, across)
-        w.end_if(masked)
+        extent = self.nest.extents[self.vector]
+        if not isinstance(extent, int) or extent >= self.lanes:
+            loop = w.loop(const(I64, 0), whole, const(I64, 1))
+            inner = self.cell_column(env, w.mul(loop.index, const(I64, self.lanes)), False)
+            self.memory_rows(inner, memory, kind, loop.index, rows, across)
+            w.end_loop(loop)
+        if not isinstance(extent, int) or extent % self.lanes:
+            masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
+            env = env.inner(mask=w.lane_mask(self.lanes, rest))
+            inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
+            self.memory_rows(inner, memory, kind, whole, rows, across)
+            w.end_if(masked)
         w.ret()
         params = [CONTEXT, memory, *index, rows, whole, rest, across]
         module.define(name, "void", params, w, "internal", "noinline")
@@ -332,13 +335,42 @@ class TileWriter(NestWriter):
         return name
 
     def memory_rows(self, env: Env, memory: Value, kind: str, column: Value, rows: Value, across: Value) -> None:
-        """The cells of one column of a tile in memory, in a loop."""
+        """The cells of one column of a tile in memory, in a loop.
+
+        Under a mask, values that are updated in place wait until all rows are computed: a processor compares the
+        address of a load with those of stores before it without their masks, and a row ends where the next begins.
+        """
         w = self.w
+        waiting = self.waiting() if env.mask is not None else []
         down = w.loop(const(I64, 0), rows, const(I64, 1))
         place = w.add(w.mul(down.index, across), column)
         value = w.load(kind, w.gep(memory, place, kind), 64)
-        self.cell(env, down.index, value)
+        inner = self.row(env, down.index)
+        if not waiting:
+            self.finish(inner, [value])
+            w.end_loop(down)
+            return
+        self.compute(inner, [value])
+        for store, aside in zip(self.nest.stores, waiting, strict=True):
+            wide = self.operand("post", store.value, inner, True)
+            w.store(wide, w.gep(aside, down.index, wide.type), 64)
         w.end_loop(down)
+        again = w.loop(const(I64, 0), rows, const(I64, 1))
+        inner = self.row(env, again.index)
+        for store, aside in zip(self.nest.stores, waiting, strict=True):
+            stored = vector(MEMORY[self.buffers[store.access.buffer].dtype.name], self.lanes)
+            self.store(store.access, w.load(stored, w.gep(aside, again.index, stored), 64), store.add, inner)
+        w.end_loop(again)
+
+    def waiting(self) -> list[Value]:
+        """Memory for the values of each store of a column of a tile, if some are updated in place."""
+        places = [s.access.buffer for s in self.nest.stores]
+        if not any(load.buffer in places for load in self.nest.loads) or any(
+            self.buffers[k].dtype.kind == "b" for k in places
+        ):
+            return []
+        kinds = [vector(MEMORY[self.buffers[k].dtype.name], self.lanes) for k in places]
+        return [self.w.alloca(kind, self.nest.schedule.tile[0]) for kind in kinds]
 
     def evaluate_without(self, env: Env, variables: tuple[int, ...]) -> None:
         """Write what the post program needs that depends on none of ``variables``."""
@@ -357,8 +389,12 @@ class TileWriter(NestWriter):
 
     def cell(self, env: Env, offset: Value, value: Value) -> None:
         """The post program and the stores of one cell."""
+        self.finish(self.row(env, offset), [value])
+
+    def row(self, env: Env, offset: Value) -> Env:
+        """The environment of one row of a tile."""
         inner = env.inner()
         row = self.nest.schedule.tile_row
         first = inner.index[row]
         inner.index[row] = first if offset.text == "0" else self.w.add(first, offset)
-        self.finish(inner, [value])
+        return inner
