@@ -21,6 +21,8 @@ from graphc.ops.combiners import COMBINERS
 from graphc.structs import dataclass, field, replace
 
 I64 = "i64"
+APART = 4  # accumulators of a reduction with short turns, a power of two
+SHORT_BODY = 8  # instructions
 NEAR = 8  # elements apart at most that shuffles bring together; a gather is slower
 CONTEXT = Value("%ctx", "ptr")
 
@@ -214,9 +216,44 @@ class NestWriter:
         start, stop = self.bounds(variable, env)
         if variable == self.vector:
             return self.reduce_blocks(j, env, start, stop, accumulators)
+        if j == len(reduced) - 1 and start.text == "0" and self.goes_apart(variable):
+            start, accumulators = self.reduce_apart(j, env, stop, accumulators)
         loop = self.w.loop(start, stop, const(I64, 1), accumulators)
         after = self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried))
         return self.w.end_loop(loop, after)
+
+    def goes_apart(self, variable: int) -> bool:
+        """Whether a reduction runs in several accumulators: its turns are so short that each would wait for the one
+        before it."""
+        extent = self.nest.extents[variable]
+        known = [r.combine in ("sum", "prod", "max", "min") and r.dtype.kind == "f" for r in self.nest.reductions]
+        short = len(self.nest.body.instrs) <= SHORT_BODY
+        return short and all(known) and (not isinstance(extent, int) or extent >= 4 * APART)
+
+    def reduce_apart(self, j: int, env: Env, stop: Value, first: list[Value]) -> tuple[Value, list[Value]]:
+        """Whole groups of ``APART`` turns, each turn of a group with accumulators of its own, which are joined by a
+        fixed tree; where the turns that are left begin, and the accumulators so far."""
+        w = self.w
+        whole = (
+            w.and_(stop, const(I64, -APART))
+            if stop.text.startswith("%")
+            else const(I64, int(stop.text) // APART * APART)
+        )
+        loop = w.loop(const(I64, 0), whole, const(I64, APART), first * APART)
+        after: list[Value] = []
+        for turn in range(APART):
+            index = loop.index if turn == 0 else w.add(loop.index, const(I64, turn))
+            held = list(loop.carried[turn * len(first) : (turn + 1) * len(first)])
+            after += self.reduce_turn(j, env, index, env.mask, held)
+        current = w.end_loop(loop, after)
+        groups = [current[k : k + len(first)] for k in range(0, len(current), len(first))]
+        while len(groups) > 1:
+            pairs = zip(groups[::2], groups[1::2], strict=True)
+            groups = [
+                [self.join(r.combine, a, b) for r, a, b in zip(self.nest.reductions, x, y, strict=True)]
+                for x, y in pairs
+            ]
+        return whole, groups[0]
 
     def reduce_turn(self, j: int, env: Env, index: Value, mask: Value | None, accumulators: list[Value]) -> list[Value]:
         """One turn of the loop of the j-th reduced variable."""
@@ -582,6 +619,16 @@ class NestWriter:
         assert result is not None
         return result
 
+    def _store_near(self, value: Value, address: Value, kind: str, stride: int) -> None:
+        """Elements stored ``stride`` apart, by vectors under a mask that leaves out what lies between them."""
+        w, n = self.w, self.lanes
+        for k in range(stride):
+            places = [n * k + i for i in range(n)]
+            picks = [place // stride if place % stride == 0 else 0 for place in places]
+            held = ", ".join(f"i1 {'true' if place % stride == 0 else 'false'}" for place in places)
+            mask = Value(f"<{held}>", vector("i1", n))
+            w.masked_store(w.shuffle(value, None, picks), w.gep(address, const(I64, n * k), kind), mask)
+
     def _scalar_load(self, kind: str, pointer: Value, start: Value, condition: Value | None) -> Value:
         w = self.w
         if condition is None:
@@ -619,6 +666,9 @@ class NestWriter:
         mask = env.mask if self.vector < self.nest.n_out else None
         if condition is not None:
             mask = self.widened(condition) if mask is None else w.and_(mask, self.widened(condition))
+        if isinstance(stride, int) and 1 < stride <= NEAR and mask is None:
+            self._store_near(value, w.gep(pointer, start, kind), kind, stride)
+            return
         if stride != 1:
             addresses = w.gep(pointer, self.spread(start, stride), kind)
             every = mask if mask is not None else const(vector("i1", self.lanes), True)
