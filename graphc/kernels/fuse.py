@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.graph.formula import Formula, FromData, Read, data_indices, plain
+from graphc.graph.formula import Formula, FromData, Read, Shape, data_indices, plain
 from graphc.graph.graph import Graph, Node
 from graphc.graph.primitives import cost_of
 from graphc.graph.sizes import at_most, product
@@ -19,7 +19,10 @@ from graphc.ops.special import SPECIAL
 from graphc.structs import dataclass, field
 
 INLINE_LIMIT = 48  # instructions that one nest may take from nodes without a buffer
-GROUP_LIMIT = 60  # instructions in one nest, which keeps its function near 500 lines of LLVM
+GROUP_LIMIT = 80  # instructions in one nest, vector maths written out: its function stays under 500 lines of LLVM
+
+
+MOST_TRIED = 8  # groups of the same points that one is compared with
 
 
 @dataclass(slots=True)
@@ -48,6 +51,10 @@ class Plan:
     groups: list[Group]
     group_of: dict[Node, Group]
 
+    def passes(self, start: int, goal: int) -> bool:
+        """Whether a way leads from group ``start`` to group ``goal`` by a third."""
+        return any(n != start and self.reaches(start, n) for n in self.groups[goal].before)
+
     def reaches(self, start: int, goal: int) -> bool:
         """Whether group ``start`` must run before group ``goal``."""
         seen = {goal}
@@ -75,6 +82,7 @@ def plan(graph: Graph, nodes: list[Node]) -> Plan:
     for node in nodes:
         if node in kept and node.kind == "formula":
             _place(node, result)
+    _unite(result)
     return result
 
 
@@ -172,6 +180,46 @@ def _place(node: Node, plan: Plan) -> None:
     group = Group(len(plan.groups), None if is_map(node) else node, [node] if is_map(node) else [], size, earlier)
     plan.groups.append(group)
     plan.group_of[node] = group
+
+
+def _unite(plan: Plan) -> None:
+    """Puts elementwise groups of the same points into one, where no third must run between them: what they share is
+    read and computed once."""
+    first: dict[Shape, list[Group]] = {}
+    for group in plan.groups:
+        if group.root is not None:
+            continue
+        others = first.setdefault(group.maps[0].shape, [])
+        for other in reversed(others[-MOST_TRIED:]):
+            if _may_unite(other, group, plan):
+                other.maps += group.maps
+                other.n_instrs += group.n_instrs
+                other.before = (other.before | group.before) - {other.number, group.number}
+                for node in group.maps:
+                    plan.group_of[node] = other
+                for each in plan.groups:
+                    if group.number in each.before:
+                        each.before = (each.before - {group.number}) | {other.number}
+                group.maps, group.before = [], set()
+                break
+        else:
+            others.append(group)
+    left = [group for group in plan.groups if group.nodes]
+    number = {group.number: k for k, group in enumerate(left)}
+    for group in left:
+        group.number, group.before = number[group.number], {number[n] for n in group.before}
+    plan.groups[:] = left
+
+
+def _may_unite(other: Group, group: Group, plan: Plan) -> bool:
+    if other.n_instrs + group.n_instrs > GROUP_LIMIT:
+        return False
+    members = set(other.maps)
+    for node in group.maps:
+        for operand, same in loads(node, plan.kept):
+            if base(operand) in members and not (same and operand in members):
+                return False
+    return not (plan.passes(other.number, group.number) or plan.reaches(group.number, other.number))
 
 
 def _may_join(
