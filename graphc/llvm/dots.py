@@ -8,7 +8,8 @@ same for every column, so a column's bits depend neither on its place nor on how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from graphc.llvm.nest import CONTEXT, I64, Env
 from graphc.llvm.scalars import is_float
@@ -17,15 +18,14 @@ from graphc.llvm.text import Value, Writer, const, size_bytes, vector
 from graphc.llvm.tile import TileWriter
 
 
-def neighbours_joined(w: Writer, rows: Sequence[Value]) -> Value:
-    """One vector of the sums over each of as many vectors as each has lanes."""
+def neighbours_joined(w: Writer, rows: Sequence[Value], join: Callable[[Value, Value], Value]) -> Value:
+    """One vector of what ``join`` makes of each of as many vectors as each has lanes."""
     n = len(rows)
     even, odd = range(0, 2 * n, 2), range(1, 2 * n, 2)
-    add = "fadd" if is_float(rows[0]) else "add"
     current = list(rows)
     while len(current) > 1:
         pairs = zip(current[::2], current[1::2], strict=True)
-        current = [w.op(add, w.shuffle(a, b, even), w.shuffle(a, b, odd)) for a, b in pairs]
+        current = [join(w.shuffle(a, b, even), w.shuffle(a, b, odd)) for a, b in pairs]
     return current[0]
 
 
@@ -133,7 +133,8 @@ class DotsWriter(TileWriter):
             sums = w.end_loop(loop, turn(loop.index, None, list(loop.carried)))
         if not isinstance(extent, int) or extent % n:
             sums = turn(whole, w.lane_mask(n, w.sub(depth, whole)), sums)
-        joined = neighbours_joined(w, sums if count == n else sums * n)
+        join = partial(self.join, self.nest.reductions[0].combine)
+        joined = neighbours_joined(w, sums if count == n else sums * n, join)
         w.store(joined, out, size_bytes(scalar) * n) if count == n else w.store(w.extract(joined, 0), out)
         w.ret()
         module.define(name, "void", [CONTEXT, source, line, out], w, "internal", "noinline")
