@@ -216,7 +216,7 @@ class NestWriter:
         start, stop = self.bounds(variable, env)
         if variable == self.vector:
             return self.reduce_blocks(j, env, start, stop, accumulators)
-        if j == len(reduced) - 1 and start.text == "0" and self.goes_apart(variable):
+        if j == len(reduced) - 1 and self.goes_apart(variable):
             start, accumulators = self.reduce_apart(j, env, stop, accumulators)
         loop = self.w.loop(start, stop, const(I64, 1), accumulators)
         after = self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried))
@@ -224,11 +224,11 @@ class NestWriter:
 
     def goes_apart(self, variable: int) -> bool:
         """Whether a reduction runs in several accumulators: its turns are so short that each would wait for the one
-        before it."""
+        before it, and all are run."""
         extent = self.nest.extents[variable]
         known = [r.combine in ("sum", "prod", "max", "min") and r.dtype.kind == "f" for r in self.nest.reductions]
         short = len(self.nest.body.instrs) <= SHORT_BODY
-        return short and all(known) and (not isinstance(extent, int) or extent >= 4 * APART)
+        return short and all(known) and not self.nest.guards and (not isinstance(extent, int) or extent >= 4 * APART)
 
     def reduce_apart(self, j: int, env: Env, stop: Value, first: list[Value]) -> tuple[Value, list[Value]]:
         """Whole groups of ``APART`` turns, each turn of a group with accumulators of its own, which are joined by a
