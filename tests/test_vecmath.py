@@ -28,7 +28,7 @@ from graphc.llvm.vecmath_tables import DOUBLE, FLOAT
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "tools")]
 
 import fit_vecmath  # noqa: E402
-from vecmath_lab import ARITY, NAMES, SCALARS, Array, Compiled, compiled, source, ulps  # noqa: E402
+from vecmath_lab import ARITY, NAMES, SCALARS, Array, Compiled, compiled, source, ulps, worst_of_every_float  # noqa: E402
 
 NIGHTLY = os.environ.get("GRAPHC_NIGHTLY") == "1"
 STRIDE = 97 if NIGHTLY else 1009
@@ -111,6 +111,14 @@ def test_float_over_all_bit_patterns(name: str) -> None:
     x = np.arange(0, 2**32, STRIDE, dtype=np.uint64).astype(np.uint32).view(np.float32)
     for chunk in np.array_split(x, max(1, len(x) // 5_000_000)):
         check(name, "float", [chunk], reference(chunk.astype(np.float64)), BOUNDS.get(name, 4.0), "bit patterns")
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="minutes a function")
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "sigmoid"])
+def test_every_float(name: str) -> None:
+    worst, where = worst_of_every_float(name)
+    print(f"{name:13}float  {worst:6.3f} ULP of every float, at {where!r}")
+    assert worst <= BOUNDS[name]
 
 
 def hard_doubles(rng: np.random.Generator, n: int) -> Array:

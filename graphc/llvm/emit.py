@@ -31,7 +31,7 @@ class Call(NamedTuple):
 
 def emit(program: Program, target: Target) -> str:
     """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``."""
-    module = Module("graphc", target.triple, target.fma)
+    module = Module("graphc", target.triple, target.fma, target.avx512)
     words = _words(program)
     calls: list[Call] = []
     for position, kernel in enumerate(program.kernels):

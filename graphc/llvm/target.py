@@ -32,7 +32,7 @@ class Target:
 
     vector_bits: of the widest float register; 0 without one. n_vector_registers: how many there are.
     fma: whether it has a fused multiply-add, which decides the bits of results. native: whether this process can run
-    its code.
+    its code. avx512: whether it has AVX-512.
     """
 
     triple: str
@@ -42,6 +42,7 @@ class Target:
     n_vector_registers: int
     fma: bool
     native: bool
+    avx512: bool = False
 
 
 @cache
@@ -75,7 +76,7 @@ def described(triple: str, cpu: str, features: str, native: bool = False) -> Tar
     has = {part[1:] for part in features.split(",") if part.startswith("+")} | _CPU_FEATURES.get(cpu, frozenset())
     if arch in ("x86_64", "i386", "i686"):
         if "avx512f" in has:
-            return Target(triple, cpu, features, 512, 32, True, native)
+            return Target(triple, cpu, features, 512, 32, True, native, avx512=True)
         return Target(triple, cpu, features, 256 if "avx" in has else 128, 16, "fma" in has, native)
     if arch.startswith(("aarch64", "arm64")):
         return Target(triple, cpu, features, 128, 32, True, native)

@@ -157,7 +157,16 @@ def poly(x: Term, coefficients: Sequence[float]) -> Term:
     return total
 
 
-def clamp(x: Term, low: float, high: float) -> Term:
-    """x within bounds; NaN passes, since both comparisons are ordered."""
-    x = select(x.const(low) > x, low, x)
+def at_least(x: Term, low: float) -> Term:
+    """The larger of x and ``low``; NaN passes, since the comparison is ordered."""
+    return select(x.const(low) > x, low, x)
+
+
+def at_most(x: Term, high: float) -> Term:
+    """The smaller of x and ``high``; NaN passes."""
     return select(x.const(high) < x, high, x)
+
+
+def clamp(x: Term, low: float, high: float) -> Term:
+    """x within bounds; NaN passes."""
+    return at_most(at_least(x, low), high)

@@ -55,11 +55,13 @@ class Module:
     """Functions, declarations, constant data and metadata that become one LLVM module.
 
     ``fma`` says whether the target has a fused multiply-add; without one ``Writer.fma`` goes by way of double.
+    ``avx512``: whether it has AVX-512, whose instructions for exponents vector maths uses; results do not depend on it.
     """
 
     name: str = "graphc"
     triple: str = ""
     fma: bool = True
+    avx512: bool = False
     functions: dict[str, str] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from graphc.errors import InternalError
 from graphc.llvm import integers
-from graphc.llvm.terms import Term, clamp, fma, poly, select
+from graphc.llvm.terms import Term, at_least, at_most, clamp, fma, poly, select
 from graphc.llvm.text import Value, Writer
 from graphc.llvm.vecmath_core import (
     INF,
     NAN,
     exp2_parts,
     exp_parts,
+    floats,
     format_of,
     log_parts,
     log_specials,
@@ -26,6 +27,7 @@ from graphc.llvm.vecmath_core import (
     power_of_two,
     scaled,
     single_scale,
+    split,
 )
 from graphc.llvm.vecmath_power import floor_divide, hypot, pow, remainder, round
 from graphc.llvm.vecmath_trig import acos, asin, atan, atan2, cos, sin, tan
@@ -39,6 +41,12 @@ def exp(w: Writer, x: Value) -> Value:
 
 def _exp(x: Term) -> Term:
     q, n = exp_parts(clamp(x, *format_of(x).exp_range))
+    return scaled(q + 1.0, n)
+
+
+def _exp_minus(x: Term) -> Term:
+    """e^-x for x >= 0."""
+    q, n = exp_parts(at_least(-x, format_of(x).exp_range[0]))
     return scaled(q + 1.0, n)
 
 
@@ -77,7 +85,7 @@ def log10(w: Writer, x: Value) -> Value:
 
 def _log(w: Writer, x: Value, base: str) -> Value:
     t = Term(w, x)
-    f, k, _ = log_parts(t)
+    f, k = log_parts(t)
     return log_specials(t, log_sum(f, k, base)).v
 
 
@@ -95,7 +103,8 @@ def _log1p(x: Term) -> Term:
     u = x + 1.0
     back = u - 1.0
     c = (1.0 - (u - back)) + (x - back)
-    f, k, biased = log_parts(u, denormals=False)
+    f, biased = split(u)
+    k = floats(biased | fmt.bits_of(2.0**fmt.mantissa)) - (2.0**fmt.mantissa + fmt.bias)
     # c · 2^-k; beyond 2^(mantissa + 2) it is nothing, and its scale would leave the range.
     c = select(u > 2.0 ** (fmt.mantissa + 2), 0.0, c * power_of_two(2 * fmt.bias - biased))
     return log_sum(f + c, k)
@@ -105,7 +114,7 @@ def sinh(w: Writer, x: Value) -> Value:
     """The hyperbolic sine, by E = e^|x| - 1: (E + E/(E + 1))/2, quartered so that it overflows last."""
     t = Term(w, x)
     fmt = format_of(t)
-    q, n = exp_parts(clamp(abs(t), 0.0, fmt.exp_range[1] + 0.5))
+    q, n = exp_parts(at_most(abs(t), fmt.exp_range[1] + 0.5))
     scale = single_scale(n, 2)
     quarter = fma(scale, q, scale - 0.25)
     y = 2.0 * (quarter + 0.25 * quarter / (quarter + 0.25))
@@ -115,7 +124,7 @@ def sinh(w: Writer, x: Value) -> Value:
 def cosh(w: Writer, x: Value) -> Value:
     """The hyperbolic cosine, (e^|x| + e^-|x|)/2, quartered so that it overflows last."""
     t = Term(w, x)
-    q, n = exp_parts(clamp(abs(t), 0.0, format_of(t).exp_range[1] + 0.5))
+    q, n = exp_parts(at_most(abs(t), format_of(t).exp_range[1] + 0.5))
     quarter = (q + 1.0) * single_scale(n, 2)
     return (2.0 * (quarter + 0.0625 / quarter)).v
 
@@ -125,7 +134,7 @@ def tanh(w: Writer, x: Value) -> Value:
     t = Term(w, x)
     # From (mantissa + 2) ln(2)/2 on the result rounds to 1.
     limit = 0.35 * (format_of(t).mantissa + 3)
-    q, n = exp_parts(clamp(abs(t), 0.0, limit) * 2.0)
+    q, n = exp_parts(at_most(abs(t), limit) * 2.0)
     scale = single_scale(n)
     e = fma(scale, q, scale - 1.0)
     return (e / (e + 2.0)).copysign(t).v
@@ -171,7 +180,7 @@ def erf(w: Writer, x: Value) -> Value:
     fmt = format_of(t)
     a = abs(t)
     near = fma(a, poly(a * a, fmt.table["erf"]), a)
-    q, n = exp_parts(poly(clamp(a, 0.5, fmt.erfc_top), fmt.table["erfc"]))
+    q, n = exp_parts(poly(at_most(a, fmt.erfc_top), fmt.table["erfc"]))
     scale = single_scale(n)
     beyond = 1.0 - fma(scale, q, scale)
     return select(a <= 1.0, near, beyond).copysign(t).v
@@ -180,14 +189,14 @@ def erf(w: Writer, x: Value) -> Value:
 def sigmoid(w: Writer, x: Value) -> Value:
     """1/(1 + e^-x), with e^-|x| alone, so that nothing overflows and small results keep their bits."""
     t = Term(w, x)
-    small = _exp(-abs(t))
+    small = _exp_minus(abs(t))
     return (select(t < 0.0, small, 1.0) / (small + 1.0)).v
 
 
 def softplus(w: Writer, x: Value) -> Value:
     """log(1 + e^x) = max(x, 0) + log1p(e^-|x|)."""
     t = Term(w, x)
-    return (select(t < 0.0, 0.0, t) + _log1p_unit(_exp(-abs(t)))).v
+    return (select(t < 0.0, 0.0, t) + _log1p_unit(_exp_minus(abs(t)))).v
 
 
 def _log1p_unit(z: Term) -> Term:
@@ -210,7 +219,7 @@ def logaddexp(w: Writer, x: Value, y: Value) -> Value:
     # The difference may be large and e^-difference still count, so what rounding took from it is put back.
     back = apart - larger
     error = (larger - (apart - back)) - (smaller + back)
-    small = _exp(-apart)
+    small = _exp_minus(apart)
     small = fma(small, -select(abs(error) < 1.0, error, 0.0), small)
     return (larger + _log1p_unit(small)).v
 

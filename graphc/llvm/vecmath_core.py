@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from graphc.errors import InternalError
 from graphc.llvm.terms import Term, fma, poly, select
-from graphc.llvm.text import Value, Writer, mangled
+from graphc.llvm.text import Value, Writer, const, lanes, mangled
 from graphc.llvm.vecmath_tables import DOUBLE, FLOAT, Table
 from graphc.structs import dataclass
 
@@ -89,68 +90,99 @@ def power_of_two(biased: Term) -> Term:
     return floats(biased << (_SINGLE if biased.scalar == "i32" else _DOUBLE).mantissa)
 
 
-def scaled(x: Term, doubly_biased: Term) -> Term:
-    """x · 2^n with n + 2 bias given, in two steps: so it overflows and underflows as it should, rounding once."""
-    half = doubly_biased >> 1
-    return x * power_of_two(half) * power_of_two(doubly_biased - half)
+class Exponent(NamedTuple):
+    """A whole number n as a float, and n + 2 bias as an integer where ``wide`` instructions do not take the float."""
+
+    n: Term
+    doubly_biased: Term | None
 
 
-def round_to_integer(x: Term, factor: float = 1.0) -> tuple[Term, Term]:
-    """The integer n nearest to x · factor as a float, and n + 2 bias as an integer; |n| < 2^(mantissa - 2)."""
+def wide(x: Term) -> str:
+    """What AVX-512's instructions for exponents call this type, "ps" or "pd"; "" where they cannot be used."""
+    if not x.w.module.avx512:
+        return ""
+    return {"<16 x float>": "ps", "<8 x double>": "pd"}.get(x.v.type, "")
+
+
+def _avx512(name: str, x: Term, *others: Value) -> Term:
+    """The intrinsic without a mask: results of lanes not chosen, every lane chosen, rounding as usual."""
+    kind = x.v.type
+    every, usual = const(f"i{lanes(kind)}", -1), const("i32", 4)
+    args = [x.v, *others, const(kind, 0), every, usual]
+    return Term(x.w, x.w.intrinsic(f"llvm.x86.avx512.mask.{name}.{wide(x)}.512", kind, args, []))
+
+
+def scaled(x: Term, by: Exponent) -> Term:
+    """x · 2^n, which overflows and underflows as it should, rounded once; |n| <= 2 bias."""
+    if by.doubly_biased is None:
+        return _avx512("scalef", x, by.n.v)
+    half = by.doubly_biased >> 1
+    return x * power_of_two(half) * power_of_two(by.doubly_biased - half)
+
+
+def round_to_integer(x: Term, factor: float = 1.0) -> Exponent:
+    """The integer n nearest to x · factor; |n| < 2^(mantissa - 2)."""
     fmt = format_of(x)
     magic = fmt.magic + 2 * fmt.bias
     shifted = x + magic if factor == 1.0 else fma(x, factor, magic)
-    return shifted - magic, bits(shifted) - fmt.bits_of(fmt.magic)
+    return Exponent(shifted - magic, None if wide(x) else bits(shifted) - fmt.bits_of(fmt.magic))
 
 
-def exp_parts(x: Term) -> tuple[Term, Term]:
-    """q and n + 2 bias with e^x = (1 + q) 2^n, |q| < 0.42; x within ``exp_range``."""
+def exp_parts(x: Term) -> tuple[Term, Exponent]:
+    """q and n with e^x = (1 + q) 2^n, |q| < 0.42; x within ``exp_range``."""
     table = format_of(x).table
-    n, biased = round_to_integer(x, table["log2e"][0])
+    by = round_to_integer(x, table["log2e"][0])
     # The first difference is exact, so it serves as the linear term; the rest of n · ln2 joins the small terms.
-    coarse = fma(n, -table["ln2"][0], x)
-    r = fma(n, -table["ln2"][1], coarse)
-    return coarse + fma(n, -table["ln2"][1], r * r * poly(r, table["exp"])), biased
+    coarse = fma(by.n, -table["ln2"][0], x)
+    r = fma(by.n, -table["ln2"][1], coarse)
+    return coarse + fma(by.n, -table["ln2"][1], r * r * poly(r, table["exp"])), by
 
 
-def exp2_parts(x: Term, low: Term | None = None) -> tuple[Term, Term]:
-    """q and n + 2 bias with 2^(x + low) = (1 + q) 2^n; x within ``exp2_range``, low far smaller."""
-    n, biased = round_to_integer(x)
-    r = x - n
+def exp2_parts(x: Term, low: Term | None = None) -> tuple[Term, Exponent]:
+    """q and n with 2^(x + low) = (1 + q) 2^n; x within ``exp2_range``, low far smaller."""
+    by = round_to_integer(x)
+    r = x - by.n
     if low is not None:
         r = r + low
-    return r * poly(r, format_of(x).table["exp2"]), biased
+    return r * poly(r, format_of(x).table["exp2"]), by
 
 
-def single_scale(biased: Term, down: int = 0) -> Term:
-    """2^(n - down) from n + 2 bias, for a normal result."""
-    bias = _SINGLE.bias if biased.scalar == "i32" else _DOUBLE.bias
-    return power_of_two(biased - (bias + down))
+def single_scale(by: Exponent, down: int = 0) -> Term:
+    """2^(n - down), for a normal result."""
+    if by.doubly_biased is None:
+        return _avx512("scalef", by.n.const(2.0**-down), by.n.v)
+    return power_of_two(by.doubly_biased - (format_of(by.n).bias + down))
 
 
-def log_parts(x: Term, denormals: bool = True) -> tuple[Term, Term, Term]:
-    """f, k and k + bias (an integer) with x = (1 + f) 2^k and 1 + f in [√½, √2), for positive finite x.
+def log_parts(x: Term) -> tuple[Term, Term]:
+    """f and k with x = (1 + f) 2^k and 1 + f in [3/4, 3/2), for positive finite x.
 
-    With ``denormals`` the integer is of x after scaling; use it only without.
+    With ``wide`` instructions k is -infinity for 0 and infinity for infinity, and f NaN for negative x and for NaN.
     """
     fmt = format_of(x)
+    if wide(x):
+        # The operand's mantissa in [3/4, 3/2), NaN for a negative operand.
+        m = _avx512("getmant", x, const("i32", 11))
+        k = _avx512("getexp", x)
+        return m - 1.0, select(m < 1.0, k + 1.0, k)
     base = 2.0**fmt.mantissa + fmt.bias
-    offset = x.const(base)
-    if denormals:
-        lift = fmt.mantissa + 2
-        small = x < fmt.least_normal
-        offset = select(small, base + lift, offset)
-        x = select(small, x * 2.0**lift, x)
-    root = fmt.bits_of(0.7071067811865476)
-    moved = bits(x) + (fmt.bits_of(1.0) - root)
-    biased = moved >> fmt.mantissa
-    k = floats(biased | fmt.bits_of(2.0**fmt.mantissa)) - offset
-    m = floats((moved & ((1 << fmt.mantissa) - 1)) + root)
-    return m - 1.0, k, biased
+    lift = fmt.mantissa + 2
+    small = x < fmt.least_normal
+    f, biased = split(select(small, x * 2.0**lift, x))
+    offset = select(small, x.const(base + lift), base)
+    return f, floats(biased | fmt.bits_of(2.0**fmt.mantissa)) - offset
 
 
-def log1p_tail(f: Term) -> Term:
-    """log(1 + f) - f for f in [√½ - 1, √2 - 1].
+def split(x: Term) -> tuple[Term, Term]:
+    """f and k + bias (an integer) with x = (1 + f) 2^k and 1 + f in [3/4, 3/2), for positive normal x."""
+    fmt = format_of(x)
+    least = fmt.bits_of(0.75)
+    moved = bits(x) + (fmt.bits_of(1.0) - least)
+    return floats((moved & ((1 << fmt.mantissa) - 1)) + least) - 1.0, moved >> fmt.mantissa
+
+
+def _log1p_tail(f: Term) -> tuple[Term, Term, Term | None]:
+    """a, b and c (None for 0) with log(1 + f) - f = a · b + c, for f in [-1/4, 1/2].
 
     In float by a polynomial, in double by s = f / (2 + f), log(1 + f) = 2 atanh(s), which halves its degree.
     Source of the second: FreeBSD msun ``e_log.c`` (Sun Microsystems, 1993), method in its comment.
@@ -158,36 +190,40 @@ def log1p_tail(f: Term) -> Term:
     table = format_of(f).table
     square = f * f
     if f.scalar == "float":
-        return fma(square, -0.5, square * f * poly(f, table["log"]))
+        return square, poly(f, (-0.5, *table["log"])), None
     s = f / (f + 2.0)
     z = s * s
     half = square * 0.5
-    return fma(s, fma(z, poly(z, table["log_atanh"]), half), -half)
+    return s, fma(z, poly(z, table["log_atanh"]), half), -half
 
 
-def log_sum(f: Term, k: Term, base: str = "", extra: Term | None = None) -> Term:
-    """k · log(2) + log(1 + f) to base e, or to base 2 or 10 (``base`` "2" or "10"), with two-piece sums."""
+def log_sum(f: Term, k: Term, base: str = "") -> Term:
+    """k · log(2) + log(1 + f) to base e, or to base 2 or 10 (``base`` "2" or "10"), with two-piece sums.
+
+    An infinite or NaN sum passes.
+    """
     table = format_of(f).table
-    tail = log1p_tail(f)
-    if extra is not None:
-        tail = tail + extra
+    a, b, c = _log1p_tail(f)
+    head = f
     if base:
         # f · log_b(e) exactly, as a sum: head + (rounding error + low piece + the tail's share).
         high, low = table["log2e" if base == "2" else "log10e"]
+        tail = a * b if c is None else fma(a, b, c)
         head = f * high
-        tail = fma(f, high, -head) + fma(f, low, tail * high)
-    else:
-        head = f
+        a, b, c = tail, tail.const(high), fma(f, low, fma(f, high, -head))
     high, low = {"": table["ln2"], "2": (1.0, 0.0), "10": table["log10_2"]}[base]
-    whole = k * high
-    # |whole| > |head| or whole = 0, so the error of their sum is found by two subtractions.
-    total = whole + head
-    error = head - (total - whole)
-    return total + (fma(k, low, tail) + error if low else tail + error)
+    # k · high is exact and, unless 0, the larger part: so what rounding took from the sum is found by two subtractions.
+    total = fma(k, high, head)
+    error = fma(k, high, -total) + head
+    small = error if not low else fma(k, low, error)
+    result = total + fma(a, b, small if c is None else small + c)
+    return select(error.isnan(), total, result) if wide(f) else result
 
 
 def log_specials(x: Term, y: Term) -> Term:
     """y, the logarithm of a positive finite x, completed for 0, infinity, negative numbers and NaN."""
+    if wide(x):
+        return y  # ``log_parts`` and ``log_sum`` let them pass
     y = select(x.eq(INF), INF, y)
     return select(x > 0.0, y, select(x.eq(0.0), x.const(-INF), NAN))
 

@@ -51,7 +51,7 @@ def _log2_pair(x: Term) -> tuple[Term, Term]:
     With s = f / (2 + f): log(1 + f) = 2 atanh(s) = 2 s (1 + s²/3 + s⁴ P(s²)); s, s²/3 and their product in two pieces.
     """
     table = format_of(x).table
-    f, k, _ = log_parts(x)
+    f, k = log_parts(x)
     bottom, bottom_low = fast_two_sum(f.const(2.0), f)
     inverse = 1.0 / bottom
     s = f * inverse

@@ -1,7 +1,8 @@
-"""Nanoseconds an element of every vector function beside NumPy's.
+"""Nanoseconds an element of every vector function beside libmvec's and NumPy's.
 
-``python tests/benchmarks/vecmath.py [--cpu NAME] [function ...]``: 4,096 elements in cache, one thread, best of 5.
-``far``: sin, cos and tan where the exact reduction runs.
+``python tests/benchmarks/vecmath.py [--cpu NAME] [--every] [function ...]``: 4,096 elements in cache, one thread, best
+of 5. ``far``: sin, cos and tan where the exact reduction runs. ``--every``: the largest error over every float32 too,
+for named functions of one operand; minutes each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from vecmath_lab import ARITY, NAMES, SCALARS, Array, compiled  # noqa: E402
+from vecmath_lab import (  # noqa: E402
+    ARITY,
+    NAMES,
+    SCALARS,
+    Array,
+    Compiled,
+    compiled,
+    libmvec,
+    worst_of_every_float,
+)
 
 from graphc.llvm.target import host, host_like  # noqa: E402
 
@@ -52,33 +62,44 @@ def best_ns(call: object, repeat: int) -> float:
     return min(times)
 
 
-def row(name: str, scalar: str, cpu: str, far: bool = False) -> tuple[float, float, int]:
-    """Time here, NumPy's (NaN without one), and the lines of LLVM."""
-    function = compiled(name, scalar, target=host_like(cpu) if cpu else host())
-    args = operands(name, scalar, far)
+def timed(function: Compiled, args: list[Array]) -> float:
+    """Nanoseconds an element."""
     out = np.empty_like(args[0])
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in (*args, out)]
     kernel = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * len(pointers)), ctypes.c_int64)(function.address)
     count = ctypes.c_int64(N)
-    ours = best_ns(lambda: kernel(*pointers, count), 200)
+    return best_ns(lambda: kernel(*pointers, count), 200)
+
+
+def row(name: str, scalar: str, cpu: str, far: bool = False) -> tuple[list[float], int]:
+    """Time here, libmvec's and NumPy's (NaN without one), and the lines of LLVM."""
+    function = compiled(name, scalar, target=host_like(cpu) if cpu else host())
+    args = operands(name, scalar, far)
+    library = libmvec(name, scalar)
     peer = getattr(np, PEERS.get(name, name), None)
-    theirs = best_ns(lambda: peer(*args, out=out), 50) if peer is not None else float("nan")
-    return ours, theirs, function.n_lines
+    out = np.empty_like(args[0])
+    theirs = timed(library, args) if library is not None else float("nan")
+    numpys = best_ns(lambda: peer(*args, out=out), 50) if peer is not None else float("nan")
+    return [timed(function, args), theirs, numpys], function.n_lines
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", default="", help="compile for an older CPU, such as haswell or x86-64")
+    parser.add_argument("--every", action="store_true", help="the largest error over every float32 too")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    print(f"{'function':14}{'float':>8}{'numpy':>8}{'double':>8}{'numpy':>8}   ns an element, lines of LLVM")
+    columns = "".join(f"{title:>9}" for title in ("float", "libmvec", "numpy", "double", "libmvec", "numpy"))
+    print(f"{'function':14}{columns}   ns an element; lines of LLVM{'; ULP of float' if options.every else ''}")
     rows = [(name, False) for name in options.names or NAMES]
     rows += [(name, True) for name in ("sin", "cos", "tan") if not options.names or name in options.names]
     for name, far in rows:
         with np.errstate(all="ignore"):
-            (a, b, lines), (c, d, _) = (row(name, scalar, options.cpu, far) for scalar in ("float", "double"))
-        print(f"{name + (' far' if far else ''):14}{a:8.3f}{b:8.3f}{c:8.3f}{d:8.3f}   {lines}", flush=True)
+            (floats, lines), (doubles, _) = (row(name, scalar, options.cpu, far) for scalar in ("float", "double"))
+        figures = "".join(f"{figure:9.3f}" for figure in floats + doubles)
+        error = f"   {worst_of_every_float(name)[0]:.3f}" if options.every and not far else ""
+        print(f"{name + (' far' if far else ''):14}{figures}   {lines}{error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -78,9 +78,8 @@ def _series(f: Real, at_zero: mpf, z: mpf) -> mpf:
 
 def _fits() -> list[tuple[str, Real, Real, mpf, mpf, int, int]]:
     half_ln2 = mp.log(2) / 2 * mpf("1.0001")
-    sqrt2 = mp.sqrt(2)
     quarter = mp.pi / 4 * mpf("1.0001")
-    s_max = ((sqrt2 - 1) / (sqrt2 + 1)) ** 2 * mpf("1.0001")
+    s_max = mpf(1) / 25 * mpf("1.0001")  # s = f / (2 + f), f up to 1/2
     tiny = mpf(10) ** -14
     root = mp.sqrt
 
@@ -126,10 +125,10 @@ def _fits() -> list[tuple[str, Real, Real, mpf, mpf, int, int]]:
     return [
         ("exp", exp_q, lambda r: abs(r**2 / mp.expm1(r)) if r else mpf(0), -half_ln2 * mpf("1.001"), half_ln2, 4, 9),
         ("exp2", exp2_q, lambda r: abs(r) / mpf(2) ** r, mpf("-0.501"), mpf("0.5001"), 5, 10),
-        ("log", log_p, lambda f: abs(f**3 / mp.log1p(f)) if f else mpf(0), 1 / sqrt2 - 1, sqrt2 - 1, 8, -1),
-        ("log_atanh", log_r, lambda z: z * ratio(mp.atanh)(z), mpf(0), s_max, -1, 6),
+        ("log", log_p, lambda f: abs(f**3 / mp.log1p(f)) if f else mpf(0), mpf("-0.25"), mpf("0.5"), 8, -1),
+        ("log_atanh", log_r, lambda z: z * ratio(mp.atanh)(z), mpf(0), s_max, -1, 7),
         ("log1p_unit", log_r, lambda z: z * ratio(mp.atanh)(z), mpf(0), mpf(1) / 9 * mpf("1.0001"), 3, 9),
-        ("log_tail", log_tail, lambda z: z * z, mpf(0), s_max, 3, 7),
+        ("log_tail", log_tail, lambda z: z * z, mpf(0), s_max, 3, 8),
         ("sin", sin_s, lambda z: z * ratio(mp.sin)(z), mpf(0), quarter**2, 2, 5),
         ("cos", cos_c, lambda z: z * z, mpf(0), quarter**2, 2, 5),
         ("atan", atan_a, lambda z: z * ratio(mp.atan)(z), mpf(0), mpf(1), 7, 18),
