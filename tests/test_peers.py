@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
-from test_ops import CASES, declared, drawn
+from peer_cases import Peer, cases, compare, reduced
 
-import graphc as gc
-from graphc.dsl.build import build
-from graphc.ops.record import Draw, Record, Sample
+from graphc.ops.record import Record, Sample
 
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
 jnp, nn = jax.numpy, jax.nn
-
-Peer = Callable[..., Any]  # JAX has no types here: it may not be installed
 
 # Names that JAX has too, with the same attributes.
 SAME = [
@@ -76,42 +68,12 @@ PEERS: dict[str, Peer] = {name: getattr(jnp, name) for name in SAME} | {
     "index_add": lambda x, indices, source, axis=0: jnp.moveaxis(
         jnp.moveaxis(x, axis, 0).at[indices].add(jnp.moveaxis(source, axis, 0)), 0, axis
     ),
-    "mse": lambda x, target, reduction="mean": _reduced((x - target) ** 2, reduction),
-    "mae": lambda x, target, reduction="mean": _reduced(jnp.abs(x - target), reduction),
+    "mse": lambda x, target, reduction="mean": reduced((x - target) ** 2, reduction),
+    "mae": lambda x, target, reduction="mean": reduced(jnp.abs(x - target), reduction),
 }
-
-COMPARED = [case for case in CASES if case.values[0].name in PEERS and case.values[1].grad]  # type: ignore[union-attr]
-
-
-def _reduced(loss: Any, reduction: str) -> Any:
-    return loss if reduction == "none" else getattr(jnp, reduction)(loss)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("record", "sample"), COMPARED)
+@pytest.mark.parametrize(("record", "sample"), cases(PEERS))
 def test_value_and_gradient(record: Record, sample: Sample) -> None:
-    rng = np.random.default_rng(zlib.crc32(record.name.encode()))
-    arrays = drawn(sample, rng, "float64")
-    out = declared(record, sample, arrays)
-    given = {f"x{k}": a for k, a in enumerate(arrays)}
-    attrs = {name: value for name, value in sample.attrs if record.name != "cumsum" or name != "keepdims"}
-
-    def peer(*floats: Any) -> Any:
-        rest, numbers = iter(floats), iter(arrays)
-        operands = []
-        for operand in sample.operands:
-            array = next(numbers) if isinstance(operand, Draw) else operand
-            operands.append(next(rest) if isinstance(operand, Draw) and operand.dtype == "f" else array)
-        return PEERS[record.name](*operands, **attrs)
-
-    names = [f"x{k}" for k, a in enumerate(arrays) if a.dtype.kind == "f"]
-    wanted, pull = jax.vjp(peer, *[given[n] for n in names])
-    np.testing.assert_allclose(out.eval(**given), wanted, rtol=1e-11, atol=1e-12)
-    weights = rng.uniform(0.5, 1.5, wanted.shape)
-    leaves = build({"y": out}).leaves
-    inputs = [leaf for name in names if isinstance(leaf := leaves[name], gc.Tensor)]
-    gradients = gc.grad(gc.sum(out * gc.const(weights)), inputs, unused="zero")
-    for gradient, exact in zip(gradients, pull(weights), strict=True):
-        used = build({"g": gradient}).leaves
-        found = gradient.eval(**{name: a for name, a in given.items() if name in used})
-        np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-11)
+    compare(record, sample, PEERS[record.name], jnp.asarray, lambda function, arrays: jax.vjp(function, *arrays))

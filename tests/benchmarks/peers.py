@@ -3,7 +3,7 @@
 A peer's file must not import its framework at the top, since import time is measured around ``load``. It defines
 
     LABEL_DTYPE                            the integer type in which step() gets labels and tokens
-    env(threads, variant)                  environment variables to set before anything else is imported
+    env(threads, variant, dtype)           environment variables to set before anything else is imported
     load(threads)                          imports the framework, sets its thread count; returns versions
     build(workload, threads, variant)      a Program, or raises NotImplementedError with the reason
 
@@ -47,7 +47,7 @@ class Peer(Protocol):
 
     LABEL_DTYPE: str
 
-    def env(self, threads: int, variant: str) -> dict[str, str]: ...
+    def env(self, threads: int, variant: str, dtype: str) -> dict[str, str]: ...
 
     def load(self, threads: int) -> dict[str, str]: ...
 

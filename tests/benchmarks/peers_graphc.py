@@ -19,7 +19,7 @@ LABEL_DTYPE = "int32"
 LOG_2 = 0.6931471805599453
 
 
-def env(threads: int, variant: str) -> dict[str, str]:
+def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
     if variant == "cached":
         return {}
     folder = tempfile.mkdtemp(prefix="peers-graphc-")
@@ -48,21 +48,22 @@ def mlp(gc: Foreign, workload: Workload, p: dict[str, Foreign]) -> Foreign:
     rows, widths = gc.dim("N"), workload.layers
     activations = {"relu": gc.relu, "tanh": gc.tanh, "gelu": lambda z: gc.gelu(z, approximate="tanh")}
     activation = activations[workload.activation]
-    x = hidden = gc.input("x", (rows, widths[0]))
+    x = hidden = gc.input("x", (rows, widths[0]), dtype=workload.dtype)
     last = len(widths) - 2
     for place in range(last + 1):
         z = hidden @ p[f"W{place}"] + p[f"b{place}"]
         hidden = z if place == last else activation(z)
     if workload.loss == "ce":
         return gc.mean(gc.cross_entropy(hidden, gc.input("y", (rows,), dtype="int32")))
-    target = x if workload.loss == "mse_self" else gc.input("y", (rows, widths[-1]))
+    target = x if workload.loss == "mse_self" else gc.input("y", (rows, widths[-1]), dtype=workload.dtype)
     return gc.mean((hidden - target) ** 2)
 
 
 def custom_loss(gc: Foreign, workload: Workload, p: dict[str, Foreign]) -> Foreign:
     """Huber and log-cosh of one residual, mixed by a gate that is learnt too."""
     rows = gc.dim("N")
-    x, target = gc.input("x", (rows, workload.sizes["features"])), gc.input("y", (rows,))
+    x = gc.input("x", (rows, workload.sizes["features"]), dtype=workload.dtype)
+    target = gc.input("y", (rows,), dtype=workload.dtype)
     z = x @ p["W"] + p["b"]
     residual = z[:, 0] - target
     size = gc.abs(residual)
@@ -76,7 +77,7 @@ class Graphc:
     """A graphc step, started from the workload's weights."""
 
     def __init__(self, gc: Foreign, workload: Workload, threads: int) -> None:
-        declared = {name: gc.param(name, value.shape) for name, value in workload.initial.items()}
+        declared = {name: gc.param(name, value.shape, dtype=workload.dtype) for name, value in workload.initial.items()}
         loss = {"mlp": mlp, "custom_loss": custom_loss}[workload.kind](gc, workload, declared)
         self.compiled = gc.compile(loss, optimizer=optimizer(gc, workload.optimizer), threads=threads)
         self.batch = workload.batch

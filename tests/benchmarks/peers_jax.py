@@ -16,10 +16,12 @@ LABEL_DTYPE = "int32"
 Loss = Callable[..., Foreign]
 
 
-def env(threads: int, variant: str) -> dict[str, str]:
+def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
     flags = {"JAX_PLATFORMS": "cpu"}
     if threads == 1:
         flags["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    if dtype == "float64":
+        flags["JAX_ENABLE_X64"] = "true"
     if variant == "sync":
         flags["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     return flags
@@ -226,7 +228,7 @@ class Jax:
         zeros = [[jnp.zeros_like(p) for p in params] for _ in range(opt.n_slots)]
         slots: Foreign = [value for slot in zeros for value in slot]
         if opt.n_slots == 2:
-            slots = (jnp.zeros((), jnp.float32), *zeros)
+            slots = (jnp.zeros((), workload.dtype), *zeros)
         self.state = (params, slots)
 
         def step(state: Foreign, *batch: Foreign) -> tuple[Foreign, Foreign]:

@@ -13,7 +13,7 @@ LABEL_DTYPE = "int32"
 GELU_SCALE, GELU_CUBE = 0.7978845608028654, 0.044715  # sqrt(2/pi), and the factor of z³ in gelu's tanh form
 
 
-def env(threads: int, variant: str) -> dict[str, str]:
+def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
     return {}
 
 
@@ -26,7 +26,7 @@ class Flat:
 
     def __init__(self, workload: Workload) -> None:
         self.opt, n = workload.optimizer, workload.n_parameters
-        self.p, self.g, self.m, self.v, self.one, self.two = (np.zeros(n, np.float32) for _ in range(6))
+        self.p, self.g, self.m, self.v, self.one, self.two = (np.zeros(n, workload.dtype) for _ in range(6))
         self.t, at = 0, 0
         self.params: list[Floats] = []
         self.grads: list[Floats] = []
@@ -70,7 +70,7 @@ class MLP:
         self.activation, self.loss, self.n = workload.activation, workload.loss, len(workload.layers) - 1
 
         def buffers() -> list[Floats]:
-            return [np.zeros((workload.batch, n_out), np.float32) for _, n_out in pairwise(workload.layers)]
+            return [np.zeros((workload.batch, n_out), workload.dtype) for _, n_out in pairwise(workload.layers)]
 
         self.z, self.h, self.d, self.kept = buffers(), buffers(), buffers(), buffers()
         self.rows = np.arange(workload.batch)
@@ -154,7 +154,7 @@ class Custom:
 
     def __init__(self, workload: Workload) -> None:
         self.flat, self.batch = Flat(workload), workload.batch
-        self.d = np.zeros((workload.batch, 2), np.float32)
+        self.d = np.zeros((workload.batch, 2), workload.dtype)
 
     def step(self, x: Floats, target: Floats) -> float:
         (weight, bias), (g_weight, g_bias), d = self.flat.params, self.flat.grads, self.d
@@ -164,7 +164,7 @@ class Custom:
         a = np.abs(r)
         small = a <= 1
         e = np.exp(-2 * a)
-        log_cosh = a + np.log1p(e) - np.float32(np.log(2))
+        log_cosh = a + np.log1p(e) - float(np.log(2))
         gate = 1 / (1 + np.exp(-z[:, 1]))
         difference = np.where(small, 0.5 * r * r, a - 0.5) - log_cosh
         loss = float((gate * difference + log_cosh).mean())

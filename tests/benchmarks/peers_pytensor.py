@@ -19,11 +19,11 @@ LABEL_DTYPE = "int32"
 Loss = Callable[..., Foreign]
 
 
-def env(threads: int, variant: str) -> dict[str, str]:
+def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
     folder = tempfile.mkdtemp(prefix="peers-pytensor-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     linker = "cvm" if variant == "c" else "numba"
-    flags = f"floatX=float32,base_compiledir={folder},linker={linker}"
+    flags = f"floatX={dtype},base_compiledir={folder},linker={linker}"
     return {"PYTENSOR_FLAGS": flags, "NUMBA_NUM_THREADS": str(threads)}
 
 
@@ -39,7 +39,7 @@ def cross_entropy(logits: Foreign, labels: Foreign) -> Foreign:
     import pytensor.tensor as pt
 
     log_p = logits - pt.logsumexp(logits, axis=1, keepdims=True)
-    return -log_p[pt.arange(labels.shape[0]), labels].mean(dtype="float32")
+    return -log_p[pt.arange(labels.shape[0]), labels].mean(dtype=logits.dtype)
 
 
 def mlp(workload: Workload) -> Loss:
@@ -60,7 +60,7 @@ def mlp(workload: Workload) -> Loss:
                 h = activation(h)
         if workload.loss == "ce":
             return cross_entropy(h, y)
-        return ((h - (x if y is None else y)) ** 2).mean(dtype="float32")
+        return ((h - (x if y is None else y)) ** 2).mean(dtype=workload.dtype)
 
     return loss
 
@@ -75,7 +75,7 @@ def custom_loss(workload: Workload) -> Loss:
         huber = pt.switch(a <= 1.0, 0.5 * r * r, a - 0.5)
         log_cosh = a + pt.log1p(pt.exp(-2.0 * a)) - 0.6931471805599453
         gate = pt.sigmoid(z[:, 1])
-        return (gate * huber + (1 - gate) * log_cosh).mean(dtype="float32")
+        return (gate * huber + (1 - gate) * log_cosh).mean(dtype=workload.dtype)
 
     return loss
 
@@ -91,7 +91,7 @@ def rnn(workload: Workload) -> Loss:
         states = pytensor.scan(
             lambda u, h, w: pt.tanh(u + h @ w),
             sequences=[wxh[x.T] + bh],
-            outputs_info=[pt.zeros((batch, hidden), dtype="float32")],
+            outputs_info=[pt.zeros((batch, hidden), dtype=workload.dtype)],
             non_sequences=[whh],
             strict=True,
             return_updates=False,
@@ -110,7 +110,7 @@ def updates(opt: Optimizer, params: list[Foreign], grads: list[Foreign]) -> list
     import pytensor.tensor as pt
 
     def constant(value: float) -> Foreign:
-        return np.asarray(value, np.float32)
+        return np.asarray(value, pytensor.config.floatX)
 
     def slot(p: Foreign) -> Foreign:
         return pytensor.shared(np.zeros_like(p.get_value()), shape=p.type.shape)

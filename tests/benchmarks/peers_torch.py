@@ -11,7 +11,7 @@ from workloads import Optimizer, Workload
 LABEL_DTYPE = "int64"
 
 
-def env(threads: int, variant: str) -> dict[str, str]:
+def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
     return {}
 
 

@@ -1,11 +1,15 @@
 """Writes reference_losses.json: the first five losses of every workload, by PyTorch in float64.
 
+    python reference.py                      # all workloads, as they are and with each change of workloads.VARIANTS
+    python reference.py mlp_digits+b8+f64    # adds these
+
 Needed again only when a workload changes. Every peer's float32 losses are compared with these.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import workloads
@@ -39,7 +43,10 @@ def losses(workload: workloads.Workload) -> list[float]:
 
 
 def main() -> None:
-    FILE.write_text(json.dumps({name: losses(workloads.get(name)) for name in workloads.NAMES}, indent=1) + "\n")
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if sys.argv[1:] else {}
+    kept |= {name: losses(workloads.get(name)) for name in sys.argv[1:] or workloads.variants()}
+    lines = (f"{json.dumps(name)}: {json.dumps(found)}" for name, found in kept.items())
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

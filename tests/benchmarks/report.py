@@ -1,6 +1,6 @@
-"""Turns the JSON of ``run.py`` and roofline.json into tables on stdout.
+"""Turns the JSON of ``run.py`` into tables on stdout; with roofline.json, the distance to the machine's limits too.
 
-    python report.py results.json roofline/roofline.json > tables.md
+    python report.py results.json [roofline/roofline.json] > tables.md
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def floor_us(workload: workloads.Workload, roof: Roof) -> tuple[float, str]:
 
     The larger of operations at peak rate and least bytes at the triad rate of the smallest working set that holds them.
     """
-    compute = workload.flops / roof["peak_gflops"] / 1e3
+    peak = roof["peak_gflops"] / (2 if workload.dtype == "float64" else 1)  # measured in float32: half as many lanes
+    compute = workload.flops / peak / 1e3
     rates = sorted((int(kilobytes), rate) for kilobytes, rate in roof["triad_gbs"].items())
     rate = next((rate for kilobytes, rate in rates if kilobytes * 1024 >= workload.state_bytes), rates[-1][1])
     memory = workload.least_bytes / rate / 1e3
@@ -59,37 +60,46 @@ def cell(peer: str, results: Results, best: float) -> str:
     return text + ("†" if result["median_us"] > 1.15 * us else "")
 
 
+def order(key: str) -> tuple[int, str]:
+    """Workloads in the order of workloads.NAMES, each before its changed forms."""
+    base, _, change = key.rpartition("/")[0].partition("+")
+    return workloads.NAMES.index(base), change
+
+
 def tables(runs: Mapping[str, Results], roofs: Mapping[str, Roof], peers: list[str], threads: str) -> str:
     """The tables of one thread count."""
     steps: list[list[str]] = []
+    ratios: list[list[str]] = []
     floors: list[list[str]] = []
     firsts: list[list[str]] = []
-    for name in workloads.NAMES:
-        results = runs.get(f"{name}/{threads}")
-        if not results:
-            continue
+    slower: list[str] = []
+    rivals = [peer for peer in peers if peer not in NOT_A_RIVAL]
+    for key in sorted((key for key in runs if key.endswith(f"/{threads}")), key=order):
+        name, results = key.rpartition("/")[0], runs[key]
         done = timed(results)
-        best = min((quietest_us(done[p]) for p in done if p not in NOT_A_RIVAL), default=float("inf"))
-        lead = f"{best / quietest_us(done['graphc']):.2f}" if "graphc" in done else ""
-        steps.append([name, *(cell(peer, results, best) for peer in peers), lead])
-        floor, bound = floor_us(workloads.get(name), roofs[threads])
-        distances = [f"{quietest_us(done[p]) / floor:.1f}" if p in done else "" for p in peers]
-        floors.append([name, f"{floor:.2f}", bound, *distances])
+        us = {peer: quietest_us(result) for peer, result in done.items()}
+        best = min((us[p] for p in us if p not in NOT_A_RIVAL), default=float("inf"))
+        steps.append([name, *(cell(peer, results, best) for peer in peers)])
         firsts.append([name, *(f"{done[p]['first_call_s']:.2f}" if p in done else "" for p in peers)])
-    if not steps:
-        return ""
+        if "graphc" in us:
+            leads = {peer: us[peer] / us["graphc"] for peer in rivals if peer in us}
+            ratios.append([name, *(number(leads[p]) if p in leads else "" for p in rivals)])
+            slower += [f"{name}: {lead:.2f} of {peer}" for peer, lead in leads.items() if lead < 1]
+        if threads in roofs:
+            floor, bound = floor_us(workloads.get(name), roofs[threads])
+            distances = [f"{us[p] / floor:.1f}" if p in us else "" for p in peers]
+            floors.append([name, f"{floor:.2f}", bound, *distances])
     cores = "1 core" if threads == "1" else f"{threads} cores"
     legend = "bold: the fastest that a user can pick beside graphc; †: the median over all rounds is >15% higher"
-    return "\n".join(
-        [
-            f"### us per step, {cores} ({legend})\n",
-            markdown(["workload", *peers, "fastest / graphc"], steps),
-            f"### Floor and distance to it (step / floor), {cores}\n",
-            markdown(["workload", "floor us", "bound", *peers], floors),
-            f"### First call (build, compile, run), seconds, {cores}\n",
-            markdown(["workload", *peers], firsts),
-        ]
-    )
+    shown = [f"### us per step, {cores} ({legend})\n", markdown(["workload", *peers], steps)]
+    if ratios:
+        shown += [f"### The peer's time over graphc's, {cores}\n", markdown(["workload", *rivals], ratios)]
+        shown.append(f"Below 1: {'; '.join(slower) or 'none'}.\n")
+    if floors:
+        shown.append(f"### Floor and distance to it (step / floor), {cores}\n")
+        shown.append(markdown(["workload", "floor us", "bound", *peers], floors))
+    shown.append(f"### First call (build, compile, run), seconds, {cores}\n")
+    return "\n".join([*shown, markdown(["workload", *peers], firsts)])
 
 
 def costs(runs: Mapping[str, Results], peers: list[str]) -> str:
@@ -106,12 +116,11 @@ def costs(runs: Mapping[str, Results], peers: list[str]) -> str:
 
 
 def main() -> None:
-    results, roofline = (Path(path) for path in sys.argv[1:3])
-    runs: Mapping[str, Results] = json.loads(results.read_text(encoding="utf-8"))["runs"]
-    roofs: Mapping[str, Roof] = json.loads(roofline.read_text(encoding="utf-8"))
+    runs: Mapping[str, Results] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["runs"]
+    roofs: Mapping[str, Roof] = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")) if sys.argv[2:] else {}
     seen = dict.fromkeys(peer for done in map(timed, runs.values()) for peer in done)
     peers = [peer for peer in ORDER if peer in seen] + [peer for peer in seen if peer not in ORDER]
-    for threads in ("1", "2"):
+    for threads in sorted({key.rpartition("/")[2] for key in runs}, key=int):
         print(tables(runs, roofs, peers, threads))
     print(costs(runs, peers))
 

@@ -4,7 +4,12 @@
 
 Every (peer, workload, threads) is a process of its own. All peers of a workload are started first (import, compile,
 loss check), then timed in turn, in random order, for --rounds rounds: slow drift of the machine hits all alike. With
---lock FILE, every start-up and every timed part holds an flock on FILE. Results are merged into the JSON file.
+--lock FILE, every timed part holds an flock on FILE. Results are merged into the JSON file.
+Peers whose packages do not go together run in one table all the same, each with a Python of its own:
+
+    python run.py --peers graphc,pytensor --python pytensor=/path/to/its/venv/bin/python
+
+A workload with a change is a workload: ``--workloads mlp_digits+b8``; ``--variants own,b8,f64`` makes such names.
 A peer whose losses disagree with reference_losses.json is named as such and gets no time.
 """
 
@@ -29,8 +34,9 @@ from typing import Any, TextIO
 import workloads
 
 HERE = Path(__file__).parent
+REFERENCE = HERE / "reference_losses.json"
 # A core type or a thread count that the surroundings force on a BLAS would halve a peer's matrix products.
-FORCING = ("OPENBLAS_", "MKL_", "OMP_", "KMP_", "XLA_")
+FORCING = ("OPENBLAS_", "GOTO_", "MKL_", "OMP_", "KMP_", "GOMP_", "BLIS_", "NUMEXPR_", "XLA_")
 COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Message = dict[str, Any]  # one line of JSON from a worker, or one entry of the results
 
@@ -71,22 +77,29 @@ class Worker:
         env = {name: value for name, value in os.environ.items() if not name.startswith(FORCING)}
         env |= dict.fromkeys(COUNTS, str(threads))
         env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent.parent), *filter(None, [env.get("PYTHONPATH")])])
-        command = [sys.executable, str(HERE / "worker.py"), "--peer", peer, "--workload", workload]
+        python = args.pythons.get(peer.partition(":")[0], sys.executable)
+        command = [python, str(HERE / "worker.py"), "--peer", peer, "--workload", workload]
         command += ["--threads", str(threads), "--tolerance", str(args.tolerance), "--warmup-s", str(args.warmup_s)]
         self.peer, self.threads, self.error = peer, threads, ""
         self.rounds: list[list[float]] = []
         self.cpu_s = self.wall_s = self.other_s = 0.0
         self.dirty = 0
         self.last: Message = {}
+        self.info: Message | None = None
+        self.process: subprocess.Popen[str] | None = None
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=log, env=env, text=True, start_new_session=True
-        )
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=log, env=env, text=True, start_new_session=True
+            )
+        except OSError as reason:  # no such interpreter
+            self.error = str(reason)
+            return
         self.info = self.read(args.limit_s)
 
     def read(self, limit_s: float) -> Message | None:
         """The next message; None when the process died or took longer than ``limit_s``."""
-        assert self.process.stdout is not None
+        assert self.process is not None and self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], limit_s)
         if not ready:
             self.error = f"no answer in {limit_s:.0f} s"
@@ -104,7 +117,7 @@ class Worker:
         kept: Message = {}
         for _ in range(tries):
             before = busy_s()
-            assert self.process.stdin is not None
+            assert self.process is not None and self.process.stdin is not None
             self.process.stdin.write(json.dumps({"run": n}) + "\n")
             self.process.stdin.flush()
             got = self.read(60)
@@ -146,6 +159,8 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process and whatever it started."""
+        if self.process is None:
+            return
         try:
             if self.process.stdin is not None:
                 self.process.stdin.close()
@@ -161,8 +176,7 @@ def compare(name: str, threads: int, args: argparse.Namespace, log: TextIO) -> d
     for peer in args.peers.split(","):
         log.write(f"--- {name} threads={threads} {peer}\n")
         log.flush()
-        with lock(args.lock):
-            started.append(Worker(peer, name, threads, args, log))
+        started.append(Worker(peer, name, threads, args, log))
     live = [worker for worker in started if worker.info and "ready" in worker.info]
     with lock(args.lock):
         for _ in range(args.rounds):
@@ -197,7 +211,9 @@ def table(name: str, threads: int, results: Mapping[str, Message]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", required=True, help="names with commas between; name:variant for a variant")
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="a peer's own Python")
     parser.add_argument("--workloads", default=",".join(workloads.NAMES))
+    parser.add_argument("--variants", default="own", help=f"of all workloads: own, {', '.join(workloads.VARIANTS)}")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--block-s", type=float, default=0.2)
@@ -207,7 +223,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lock", default=os.environ.get("BENCH_LOCK"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir(), "peers_run.log"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.pythons = dict[str, str]()
+    for text in args.python:
+        peer, equals, path = text.partition("=")
+        if not equals:
+            parser.error(f"--python {text}: needs PEER=PATH")
+        args.pythons[peer] = path
+    known = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    asked = [w if v == "own" else f"{w}+{v}" for v in args.variants.split(",") for w in args.workloads.split(",")]
+    args.names = [name for name in asked if name in known]
+    if missing := [name for name in asked if name not in known]:
+        print(f"without reference losses, so left out (see reference.py): {', '.join(missing)}", file=sys.stderr)
+    return args
 
 
 def main() -> None:
@@ -219,7 +247,7 @@ def main() -> None:
         "platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()
     }  # fmt: skip
     with args.log.open("a", encoding="utf-8") as log:
-        for name in args.workloads.split(","):
+        for name in args.names:
             for threads in map(int, args.threads.split(",")):
                 results = compare(name, threads, args, log)
                 print(table(name, threads, results), flush=True)

@@ -2,12 +2,15 @@
 
 A ``Workload`` holds all that a peer needs; nothing here imports a framework. Weights and float data are C-contiguous
 float32. A linear layer is ``y = x @ W + b`` with ``W`` of shape (in, out). Convolution weights are OIHW, images NCHW.
+
+A name may be followed by changes: ``mlp_digits+b8`` has batches of 8, ``+f64`` is in float64, ``+prime`` has prime
+numbers in place of its hidden widths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -15,13 +18,51 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import DTypeLike, NDArray
 
-Floats = NDArray[np.float32]
-Array = NDArray[np.float32] | NDArray[np.int32]
+Floats = NDArray[np.floating]
+Array = NDArray[np.floating] | NDArray[np.int32]
 Batch = tuple[Array, ...]
 
 N_BATCHES = 16  # distinct batches, gone through in a circle
 EPOCH_SAMPLES = 10_000  # mlp_tiny_epoch
 TRANSCENDENTAL_FLOPS = 20  # charged for one exp, log or tanh
+PRIMES = (61, 127, 257, 509)
+VARIANTS = ("b1", "b8", "b512", "f64", "prime")  # the changes that the reference losses cover
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the changes after a workload's name ask for."""
+
+    batch: int | None = None
+    prime: bool = False
+    dtype: str = "float32"
+
+    def rows(self, batch: int) -> int:
+        """The batch size of a workload whose own is ``batch``."""
+        return self.batch or batch
+
+    def width(self, hidden: int) -> int:
+        """A hidden width: itself or the nearest of PRIMES."""
+        return min(PRIMES, key=lambda p: abs(p - hidden)) if self.prime else hidden
+
+    def layers(self, *widths: int) -> tuple[int, ...]:
+        """The widths of an mlp, of which the first and the last are the data's."""
+        return (widths[0], *map(self.width, widths[1:-1]), widths[-1])
+
+
+def changed(texts: list[str]) -> Change:
+    """The change that texts like ``b8`` and ``f64`` ask for. Raises: ValueError for another text."""
+    change = Change()
+    for each in texts:
+        if each[:1] == "b" and each[1:].isdecimal() and int(each[1:]):
+            change = replace(change, batch=int(each[1:]))
+        elif each == "f64":
+            change = replace(change, dtype="float64")
+        elif each == "prime":
+            change = replace(change, prime=True)
+        else:
+            raise ValueError(f"{each!r} is no change: b and a batch size, f64 or prime")
+    return change
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +111,7 @@ class Workload:
     sizes: Mapping[str, int] = field(default_factory=dict)  # of the other kinds
     labels: tuple[int, ...] = ()  # which members of a batch are integers
     epoch: tuple[Array, Array] | None = None  # all samples, where a whole epoch is timed
+    dtype: str = "float32"  # of weights and float data
 
     def parameters(self) -> dict[str, Floats]:
         """A fresh copy of the initial weights."""
@@ -91,12 +133,12 @@ class Workload:
     @property
     def state_bytes(self) -> int:
         """Weights, optimizer state and one batch."""
-        return 4 * self.n_parameters * (1 + self.optimizer.n_slots) + self.batch_bytes
+        return np.dtype(self.dtype).itemsize * self.n_parameters * (1 + self.optimizer.n_slots) + self.batch_bytes
 
     @property
     def least_bytes(self) -> int:
         """Least traffic of a step: the batch read, weights and state read and written once, all else kept in cache."""
-        return 8 * self.n_parameters * (1 + self.optimizer.n_slots) + self.batch_bytes
+        return 2 * self.state_bytes - self.batch_bytes
 
     def batches_as(self, label_dtype: DTypeLike) -> list[tuple[NDArray[np.generic], ...]]:
         """The batches with their integers in a peer's own type; done before anything is timed."""
@@ -154,10 +196,10 @@ def mlp(
     )  # fmt: skip
 
 
-def custom_loss() -> Workload:
+def custom_loss(change: Change) -> Workload:
     """A regression whose second output mixes two losses, row by row."""
     rng, data = default_rng(1234), default_rng(99)
-    batch, features = 4096, 32
+    batch, features = change.rows(4096), 32
     initial = {"W": scaled(rng, features, 2), "b": np.zeros(2, np.float32)}
     true = data.standard_normal(features).astype(np.float32) / 4
     batches: list[Batch] = []
@@ -171,10 +213,10 @@ def custom_loss() -> Workload:
     )  # fmt: skip
 
 
-def lenet() -> Workload:
+def lenet(change: Change) -> Workload:
     """Two convolutions with pooling, three linear layers."""
     rng, data = default_rng(1234), default_rng(99)
-    batch = 64
+    batch = change.rows(64)
     initial = {
         "K0": (rng.standard_normal((6, 1, 5, 5)) * np.sqrt(2 / 25)).astype(np.float32),
         "c0": np.zeros(6, np.float32),
@@ -203,10 +245,10 @@ def token_batches(data: Generator, vocabulary: int, *shape: int) -> tuple[Batch,
     return tuple((x, permuted[x]) for x in tokens)
 
 
-def rnn_char() -> Workload:
+def rnn_char(change: Change) -> Workload:
     """A tanh recurrence over characters, a label at every step."""
     weight = partial(scaled, default_rng(1234))
-    steps, batch, vocabulary, hidden = 50, 32, 64, 128
+    steps, batch, vocabulary, hidden = 50, change.rows(32), 64, change.width(128)
 
     initial = {
         "Wxh": weight(vocabulary, hidden), "Whh": weight(hidden, hidden), "bh": np.zeros(hidden, np.float32),
@@ -222,10 +264,10 @@ def rnn_char() -> Workload:
     )  # fmt: skip
 
 
-def lstm() -> Workload:
+def lstm(change: Change) -> Workload:
     """An LSTM (gates in the order i f g o) with a label at the last step."""
     weight, data = partial(scaled, default_rng(1234)), default_rng(99)
-    steps, batch, features, hidden, classes = 32, 32, 32, 128, 10
+    steps, batch, features, hidden, classes = 32, change.rows(32), 32, change.width(128), 10
 
     initial = {
         "Wx": weight(features, 4 * hidden), "Wh": weight(hidden, 4 * hidden), "b": np.zeros(4 * hidden, np.float32),
@@ -241,10 +283,10 @@ def lstm() -> Workload:
     )  # fmt: skip
 
 
-def transformer_tiny() -> Workload:
+def transformer_tiny(change: Change) -> Workload:
     """Two blocks of attention and a gelu layer, norms first, an untied head without bias."""
     rng = default_rng(1234)
-    blocks, width, heads, steps, batch, vocabulary = 2, 64, 4, 64, 8, 65
+    blocks, width, heads, steps, batch, vocabulary = 2, 64, 4, 64, change.rows(8), 65
     initial = {"wte": normal(rng, vocabulary, width, scale=0.02), "wpe": normal(rng, steps, width, scale=0.02)}
     layers = [("qkv", "ln1", width, 3 * width), ("o", "", width, width)]
     layers += [("f", "ln2", width, 4 * width), ("p", "", 4 * width, width)]
@@ -270,31 +312,65 @@ def transformer_tiny() -> Workload:
     )  # fmt: skip
 
 
+def mlp_of(
+    name: str, batch: int, layers: tuple[int, ...], activation: str, loss: str, opt: Optimizer, epoch: bool = False
+) -> Callable[[Change], Workload]:
+    """The maker of an mlp."""
+    return lambda change: mlp(name, change.rows(batch), change.layers(*layers), activation, loss, opt, epoch)
+
+
 SGD, MOMENTUM = Optimizer("sgd", 0.1), Optimizer("sgd", 0.01, momentum=0.9)
 TINY, DEEP = (8, 16, 16, 1), (784, 512, 256, 64, 256, 512, 784)
+DECAY = Optimizer("adamw", 1e-3, weight_decay=0.01)
 
-MAKERS: Mapping[str, Callable[[], Workload]] = {
-    "logreg": lambda: mlp("logreg", 32, (64, 10), "relu", "ce", SGD),
-    "mlp_tiny": lambda: mlp("mlp_tiny", 16, TINY, "tanh", "mse", Optimizer("sgd", 0.05)),
-    "mlp_digits": lambda: mlp("mlp_digits", 32, (64, 128, 64, 10), "relu", "ce", MOMENTUM),
-    "mlp_mnist": lambda: mlp("mlp_mnist", 64, (784, 256, 128, 10), "relu", "ce", Optimizer("adam", 1e-3)),
-    "mlp_wide": lambda: mlp("mlp_wide", 256, (1024, 1024, 1024, 10), "relu", "ce", Optimizer("adam", 1e-4)),
-    "autoencoder_deep": lambda: mlp(
-        "autoencoder_deep", 128, DEEP, "gelu", "mse_self", Optimizer("adamw", 1e-3, weight_decay=0.01)
-    ),
+MAKERS: Mapping[str, Callable[[Change], Workload]] = {
+    "logreg": mlp_of("logreg", 32, (64, 10), "relu", "ce", SGD),
+    "mlp_tiny": mlp_of("mlp_tiny", 16, TINY, "tanh", "mse", Optimizer("sgd", 0.05)),
+    "mlp_digits": mlp_of("mlp_digits", 32, (64, 128, 64, 10), "relu", "ce", MOMENTUM),
+    "mlp_mnist": mlp_of("mlp_mnist", 64, (784, 256, 128, 10), "relu", "ce", Optimizer("adam", 1e-3)),
+    "mlp_wide": mlp_of("mlp_wide", 256, (1024, 1024, 1024, 10), "relu", "ce", Optimizer("adam", 1e-4)),
+    "autoencoder_deep": mlp_of("autoencoder_deep", 128, DEEP, "gelu", "mse_self", DECAY),
     "custom_loss": custom_loss,
     "lenet": lenet,
     "rnn_char": rnn_char,
     "lstm": lstm,
     "transformer_tiny": transformer_tiny,
-    "mlp_tiny_epoch": lambda: mlp("mlp_tiny_epoch", 16, TINY, "tanh", "mse", Optimizer("sgd", 0.05), epoch=True),
+    "mlp_tiny_epoch": mlp_of("mlp_tiny_epoch", 16, TINY, "tanh", "mse", Optimizer("sgd", 0.05), epoch=True),
 }
 NAMES = tuple(MAKERS)
+NO_HIDDEN_WIDTHS = ("logreg", "custom_loss", "lenet", "transformer_tiny")  # or none that could be any number
 
 
 def get(name: str) -> Workload:
-    """The workload of that name."""
-    return MAKERS[name]()
+    """The workload of that name with the changes after it. Raises: ValueError where there is no such workload."""
+    base, *texts = name.split("+")
+    if base not in MAKERS:
+        raise ValueError(f"no workload {base!r}; there are {', '.join(NAMES)}")
+    change = changed(texts)
+    if change.prime and base in NO_HIDDEN_WIDTHS:
+        raise ValueError(f"{base} has no hidden widths to change")
+
+    def cast(array: Array) -> Array:
+        return array.astype(change.dtype) if array.dtype.kind == "f" else array
+
+    workload = MAKERS[base](change)
+    return replace(
+        workload,
+        name=name,
+        dtype=change.dtype,
+        initial={key: value.astype(change.dtype) for key, value in workload.initial.items()},
+        batches=tuple(tuple(map(cast, batch)) for batch in workload.batches),
+        epoch=None if workload.epoch is None else (cast(workload.epoch[0]), cast(workload.epoch[1])),
+    )
+
+
+def variants() -> list[str]:
+    """Every workload as it is and with each of VARIANTS that it can have."""
+    found = []
+    for name in NAMES:
+        can = [v for v in VARIANTS if v != "prime" or name not in NO_HIDDEN_WIDTHS]
+        found += [name, *(f"{name}+{v}" for v in can)]
+    return found
 
 
 if __name__ == "__main__":
