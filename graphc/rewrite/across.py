@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from graphc.graph.dtypes import DType
-from graphc.graph.formula import Affine, Read
+from graphc.graph.formula import Affine, Formula, Read
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
 from graphc.rewrite.engine import Rewriter, RuleSet, ScalarFiring
-from graphc.rewrite.formulas import Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
+from graphc.rewrite.formulas import MAP, SUM, Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
 from graphc.structs import dataclass, field, replace
@@ -66,7 +66,7 @@ class Look:
         body = node.formula.body
         if self.n_instrs + len(body.instrs) > MOST_INSTRUCTIONS:
             return None
-        if not _may_match(self.work.scalars, parents, body, beside, self.operands.nodes):
+        if not _may_match(self.work.scalars, parents, body, beside, lambda k: root_of(self.operands.nodes[k])):
             return None
         found = moved(read.index, node, self.operands)
         if found is None or any(found.table[v] is None for v in body.indices()):
@@ -115,37 +115,46 @@ def parents_of(body: Body) -> tuple[tuple[Parent, ...], ...]:
 
 
 def _may_match(
-    rules: RuleSet, parents: Sequence[Parent], body: Body, reads: Sequence[Read], inputs: Sequence[Node]
+    rules: RuleSet, parents: Sequence[Parent], body: Body, reads: Sequence[Read], root_at: Callable[[int], str]
 ) -> bool:
-    """Whether a left side may span a parent and the root of an operand's body; ``reads`` are the parent's."""
+    """Whether a left side may span a parent and the root of an operand's body; ``reads`` are the parent's, and
+    ``root_at`` gives the primitive at the root of an operand.
+    """
     root = body.result
     for op, beside, others in parents:
         for constant, wanted in rules.links.get((op, root.op), ()):
             if constant and not any(body.instrs[a].op == "const" for a in root.args):
                 continue
-            if not wanted or wanted in beside or any(_root(inputs[reads[k].operand]) == wanted for k in others):
+            if not wanted or wanted in beside or any(root_at(reads[k].operand) == wanted for k in others):
                 return True
     return False
 
 
-def _root(node: Node) -> str:
+def root_of(node: Node) -> str:
     """The primitive at the root of an elementwise node's body."""
     return node.formula.body.result.op if is_map(node) else ""
 
 
+@lru_cache(maxsize=16384)
+def _may_span(rules: RuleSet, formula: Formula, below: tuple[Body | None, ...]) -> bool:
+    """Whether a left side may span a formula and an operand; ``below`` has the bodies of elementwise operands."""
+
+    def root_at(operand: int) -> str:
+        body = below[operand]
+        return "" if body is None else body.result.op
+
+    above = parents_of(formula.body)
+    bodies = [below[r.operand] for r in formula.reads]
+    return any(b is not None and _may_match(rules, above[k], b, formula.reads, root_at) for k, b in enumerate(bodies))
+
+
 def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
-    if not any(n.kind == "formula" and n.formula.combine == "none" for n in made.inputs):
-        return None
     made = _through_views(work, made)
     formula = made.formula
-    above = parents_of(formula.body)
-    if not any(
-        is_map(made.inputs[r.operand])
-        and _may_match(work.scalars, above[k], made.inputs[r.operand].formula.body, formula.reads, made.inputs)
-        for k, r in enumerate(formula.reads)
-    ):
+    if not _may_span(work.scalars, formula, tuple(n.formula.body if is_map(n) else None for n in made.inputs)):
         return None
+    above = parents_of(formula.body)
     if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:
         return None  # a product of tensors keeps the two factors that a matrix product is made of
     look = Look(work, Operands(made.inputs), len(formula.body.instrs))
@@ -194,7 +203,9 @@ def _through_views(work: Work, made: Applied) -> Applied:
             if found is None or found.reads[0].guards:
                 break
             node, index = operands.nodes[found.reads[0].operand], found.reads[0].index
-            if is_map(node) and _may_match(work.scalars, above[k], node.formula.body, formula.reads, made.inputs):
+            if is_map(node) and _may_match(
+                work.scalars, above[k], node.formula.body, formula.reads, lambda at: root_of(made.inputs[at])
+            ):
                 reads[k] = Read(operands.number(node), index)
                 break
     return (
@@ -391,8 +402,8 @@ def _replaced(made: Applied, instr: Instr, value: Value, node: Node, like: Read)
     return Applied(formula, (*made.inputs, node))
 
 
-ACROSS = TensorRule("across-nodes", "exact", across)
+ACROSS = TensorRule("across-nodes", "exact", across, operands=MAP)
 STABLE_RULES = (
-    TensorRule("log-of-exp-sum", "rounding", log_of_exp_sum),
-    TensorRule("softmax-of-exp-sum", "rounding", softmax_of_exp_sum),
+    TensorRule("log-of-exp-sum", "rounding", log_of_exp_sum, operands=SUM),
+    TensorRule("softmax-of-exp-sum", "rounding", softmax_of_exp_sum, operands=SUM),
 )

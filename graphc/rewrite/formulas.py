@@ -142,6 +142,31 @@ def is_view(node: Node) -> bool:
     return is_map(node) and node.formula.body.is_read() is not None and len(node.formula.reads) == 1
 
 
+# What a node is, for rules to say what they are about: a node may have several of these traits.
+CONST, MAP, VIEW, GROUND, SUM, SCATTER, JOIN = (1 << k for k in range(7))
+
+
+def traits(node: Node) -> int:
+    """The traits of a node, joined by ``|``.
+
+    ``CONST`` an array; ``MAP`` elementwise, of which ``VIEW`` reads one node and ``GROUND`` none; ``JOIN`` combines
+    points, of which ``SUM`` adds them and writes each element at a place of its own; ``SCATTER`` writes elsewhere.
+    """
+    return formula_traits(node.attr) if isinstance(node.attr, Formula) else CONST if node.kind == "const" else 0
+
+
+@lru_cache(maxsize=16384)
+def formula_traits(formula: Formula) -> int:
+    """The traits of a node that computes ``formula``."""
+    if formula.combine != "none":
+        if not formula.is_plain():
+            return JOIN | SCATTER
+        return JOIN | SUM if formula.combine == "sum" else JOIN
+    if not formula.reads:
+        return MAP if formula.guards else MAP | GROUND
+    return MAP | VIEW if len(formula.reads) == 1 and formula.body.is_read() is not None else MAP
+
+
 def is_ground(node: Node) -> bool:
     """Whether a node is elementwise and reads nothing: constants, sizes and index values alone."""
     return is_map(node) and not node.formula.reads and not node.formula.guards

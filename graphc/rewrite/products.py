@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from graphc.graph.formula import Affine, Formula, FromData, Read, Shape, plain, substitute_read, var
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Scalar
-from graphc.rewrite.formulas import Applied, Operands
+from graphc.rewrite.formulas import SUM, Applied, Operands
 from graphc.rewrite.tensor_rules import factors_of, variables_at
 from graphc.rewrite.work import TensorRule, Work
 from graphc.structs import dataclass, replace
@@ -282,7 +282,7 @@ def factor_to_node(work: Work, made: Applied) -> Applied | None:
 
 
 PRODUCT_RULES = (
-    TensorRule("product-chain", "rounding", reordered_chain),
-    TensorRule("split-product", "rounding", split_product),
-    TensorRule("factor-to-node", "exact", factor_to_node),
+    TensorRule("product-chain", "rounding", reordered_chain, own=SUM),
+    TensorRule("split-product", "rounding", split_product, own=SUM),
+    TensorRule("factor-to-node", "exact", factor_to_node, own=SUM),
 )

@@ -30,6 +30,12 @@ from graphc.graph.sizes import SizeLike, at_most, product
 from graphc.reference import evaluate_formula
 from graphc.rewrite.engine import is_rounded_once
 from graphc.rewrite.formulas import (
+    CONST,
+    GROUND,
+    JOIN,
+    SCATTER,
+    SUM,
+    VIEW,
     Applied,
     Operands,
     index_scalars,
@@ -51,8 +57,6 @@ GROUND_LIMIT = 8  # instructions of a body without reads that is written again i
 
 def view_through(work: Work, made: Applied) -> Applied | None:
     """Reads of a node that only reads another become reads of that other: a transpose goes into the product."""
-    if not any(is_view(node) for node in made.inputs):
-        return None
     operands = Operands(made.inputs)
     reads = list(made.formula.reads)
     changed = False
@@ -83,8 +87,6 @@ def single_value(node: Node) -> float | int | bool | None:
 
 def const_into_body(work: Work, made: Applied) -> Applied | None:
     """A read of a constant whose elements are one number is that number."""
-    if not any(node.kind == "const" for node in made.inputs):
-        return None
     values: list[float | int | bool | None] = [None] * len(made.formula.reads)
     for k, read in enumerate(made.formula.reads):
         if not read.guards and all(isinstance(i, Affine) for i in read.index):
@@ -102,8 +104,6 @@ def const_into_body(work: Work, made: Applied) -> Applied | None:
 
 def ground_into_body(work: Work, made: Applied) -> Applied | None:
     """A read of a node that is made of constants, sizes and index values alone is its body at that index."""
-    if not any(is_ground(node) for node in made.inputs):
-        return None
     builder = BodyBuilder()
     table: list[Scalar | None] = [None] * len(made.formula.reads)
     for k, read in enumerate(made.formula.reads):
@@ -144,7 +144,7 @@ def _folds_exactly(formula: Formula) -> bool:
 def gathered(work: Work, made: Applied) -> Applied | None:
     """A formula that scatters, written as one that gathers, where that takes no new condition."""
     formula = made.formula
-    if formula.is_plain() or formula.combine != "sum":
+    if formula.combine != "sum":
         return None
     solved = solve(formula)
     if not solved.is_plain() or len(solved.guards) > len(formula.guards):
@@ -189,8 +189,6 @@ def _is_linear(body: Body, position: int, state: int) -> bool:
 def sum_through_scatter(work: Work, made: Applied) -> Applied | None:
     """A sum over what a scatter wrote is the sum over what the scatter read: the points that it left 0 add nothing."""
     f = made.formula
-    if f.combine != "sum" or not f.is_plain():
-        return None
     for k, read in enumerate(f.reads):
         scatter = made.inputs[read.operand]
         if scatter.kind != "formula" or scatter.formula.is_plain() or scatter.formula.combine != "sum":
@@ -352,7 +350,7 @@ def with_sign_apart(formula: Formula) -> tuple[Formula, int]:
 
 def factors_out_of_sum(work: Work, made: Applied) -> Applied | None:
     """Factors that do not depend on what is summed are multiplied once, with the sum."""
-    if made.formula.combine != "sum" or not made.formula.is_plain() or made.formula.guards:
+    if made.formula.guards:
         return None
     formula, sign = with_sign_apart(made.formula)
     if formula.dtype.kind != "f" or not formula.reduced():
@@ -394,15 +392,15 @@ def extent_of(sizes: Sequence[SizeLike], nominal: int) -> int:
 
 
 CANONICAL_RULES = (
-    TensorRule("gather-form", "exact", gathered),
-    TensorRule("view-through", "exact", view_through),
-    TensorRule("constant-into-body", "exact", const_into_body),
-    TensorRule("ground-into-body", "exact", ground_into_body),
-    TensorRule("fold-node", "exact", fold),
+    TensorRule("gather-form", "exact", gathered, own=SCATTER),
+    TensorRule("view-through", "exact", view_through, operands=VIEW),
+    TensorRule("constant-into-body", "exact", const_into_body, operands=CONST),
+    TensorRule("ground-into-body", "exact", ground_into_body, operands=GROUND),
+    TensorRule("fold-node", "exact", fold, operands=CONST),
 )
 
 SIMPLE_RULES = (
-    TensorRule("sum-through-scatter", "rounding", sum_through_scatter),
-    TensorRule("sum-of-broadcast", "rounding", unused_sum_variables),
-    TensorRule("factors-out-of-sum", "rounding", factors_out_of_sum),
+    TensorRule("sum-through-scatter", "rounding", sum_through_scatter, own=SUM, operands=SCATTER),
+    TensorRule("sum-of-broadcast", "rounding", unused_sum_variables, own=JOIN),
+    TensorRule("factors-out-of-sum", "rounding", factors_out_of_sum, own=SUM),
 )

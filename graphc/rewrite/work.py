@@ -17,7 +17,7 @@ from graphc.graph.scalar import Body
 from graphc.graph.show import body_statements, formula_text
 from graphc.graph.sizes import SizeLike
 from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, normalise, rule_set
-from graphc.rewrite.formulas import Applied, compacted, tidied, with_reads_in_order
+from graphc.rewrite.formulas import Applied, compacted, formula_traits, tidied, traits, with_reads_in_order
 from graphc.rewrite.patterns import COMMUTATIVE
 from graphc.rewrite.ranges import ANYTHING, Range, coarse, joined, of_type, range_of_body
 from graphc.structs import dataclass, field, replace
@@ -75,11 +75,16 @@ def shown(what: Shown) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TensorRule:
-    """A rule on a formula with its operands: what takes its place (a formula, or a node that stands), or None."""
+    """A rule on a formula with its operands: what takes its place (a formula, or a node that stands), or None.
+
+    It is asked only where the formula has one of the traits ``own`` and an operand one of ``operands``; 0 is any.
+    """
 
     name: str
     label: str
     apply: Callable[[Work, Applied], Applied | Node | None]
+    own: int = 0
+    operands: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,12 @@ class Work:
         return node
 
     def _fire(self, made: Applied) -> Applied | Node | None:
+        own, operands = formula_traits(made.formula), 0
+        for node in made.inputs:
+            operands |= traits(node)
         for rule in self.rules:
+            if (rule.own and not rule.own & own) or (rule.operands and not rule.operands & operands):
+                continue
             done = rule.apply(self, made)
             if done is not None:
                 after = self.shown(done) if isinstance(done, Applied) else self.name(done)
@@ -200,7 +210,7 @@ class Work:
 
     def settle(self, made: Applied) -> Applied:
         """The formula in normal form, with the operands that it keeps."""
-        if len(dict.fromkeys(made.inputs)) < len(made.inputs):
+        if len(made.inputs) > 1 and len(dict.fromkeys(made.inputs)) < len(made.inputs):
             first = [made.inputs.index(node) for node in made.inputs]
             made = Applied(map_operands(made.formula, first.__getitem__), made.inputs)
         known = self._known_reads(made)
@@ -213,6 +223,8 @@ class Work:
                 self._quick[id(made.formula)] = (made.formula, found)
         else:
             found = quick[1]
+        if found.formula is made.formula and len(found.kept) == len(made.inputs):
+            return made
         self.note_firings(found.firings)
         return Applied(found.formula, tuple(made.inputs[k] for k in found.kept))
 
@@ -310,12 +322,13 @@ class Work:
         return True
 
 
-def _settled(formula: Formula, scalars: RuleSet, known: tuple[Range, ...]) -> Settled:
-    formula = tidied(formula)
+def _settled(given: Formula, scalars: RuleSet, known: tuple[Range, ...]) -> Settled:
+    formula = tidied(given)
     normal = normalise(formula.body, scalars, known)
     if normal.body != formula.body:
         formula = replace(formula, body=normal.body)
-    return Settled(*compacted(formula), normal.firings)
+    formula, kept = compacted(formula)
+    return Settled(given if formula == given else formula, kept, normal.firings)
 
 
 _IN_ORDER = rule_set((), Options(("exact",)))
