@@ -13,6 +13,7 @@ An index expression is affine with integer coefficients (``Affine``), or one int
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DType, int64
@@ -143,6 +144,7 @@ def constant(value: SizeLike) -> Affine:
     return Affine(value)
 
 
+@lru_cache(maxsize=64)
 def plain(rank: int) -> tuple[Affine, ...]:
     """The write map v0, v1, …, v(rank-1)."""
     return tuple(var(k) for k in range(rank))
@@ -150,6 +152,13 @@ def plain(rank: int) -> tuple[Affine, ...]:
 
 def substitute(expr: Affine, table: Sequence[Affine | None]) -> Affine:
     """``expr`` with variables replaced; one beyond the table, or None there, stays."""
+    if len(expr.terms) == 1:
+        variable, coefficient = expr.terms[0]
+        alone = table[variable] if variable < len(table) else None
+        if alone is None:
+            return expr
+        if coefficient == 1 and expr.const == 0:
+            return alone
     result = Affine(expr.const)
     for variable, coefficient in expr.terms:
         new = table[variable] if variable < len(table) else None
@@ -230,6 +239,7 @@ def index_value(builder: BodyBuilder, expr: Affine) -> Scalar:
     return total if expr.const == 0 else total + builder.size(expr.const)
 
 
+@lru_cache(maxsize=16384)
 def data_indices(formula: Formula) -> tuple[FromData, ...]:
     """Every index from data that occurs, in order: reads, their guards, guards, write map."""
     found: dict[FromData, None] = {}

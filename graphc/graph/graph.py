@@ -136,12 +136,13 @@ class Graph:
 
     def note(self, node: Node, origins: Iterable[Origin]) -> None:
         """Unites further origins with those of ``node``."""
-        known = self.origins.get(node, ())
-        if known is origins:
-            return
-        new = tuple(o for o in dict.fromkeys(origins) if o not in known)
-        if new:
-            self.origins[node] = known + new
+        known = self.origins.get(node)
+        if known is None:
+            new = origins if isinstance(origins, tuple) and len(origins) == 1 else tuple(dict.fromkeys(origins))
+            if new:
+                self.origins[node] = new
+        elif known != origins:
+            self.origins[node] = known + tuple(o for o in dict.fromkeys(origins) if o not in known)
 
     def name(self, node: Node) -> str:
         """The user's name for a node; empty where there is none."""

@@ -15,7 +15,19 @@ from graphc.graph.formula import Affine, Formula, Read
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
 from graphc.rewrite.engine import Rewriter, RuleSet, ScalarFiring
-from graphc.rewrite.formulas import MAP, SUM, Applied, Operands, index_scalars, is_map, is_view, moved, variables_of
+from graphc.rewrite.formulas import (
+    MAP,
+    SUM,
+    VIEW,
+    Applied,
+    Operands,
+    index_scalars,
+    is_map,
+    is_view,
+    moved,
+    traits,
+    variables_of,
+)
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
 from graphc.structs import dataclass, field, replace
@@ -152,7 +164,7 @@ def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
     made = _through_views(work, made)
     formula = made.formula
-    if not _may_span(work.scalars, formula, tuple(n.formula.body if is_map(n) else None for n in made.inputs)):
+    if not _may_span(work.scalars, formula, tuple([n.formula.body if is_map(n) else None for n in made.inputs])):
         return None
     above = parents_of(formula.body)
     if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:
@@ -192,7 +204,7 @@ def _spanned(body: Body, parts: tuple[Part, ...], rules: RuleSet) -> Spanned | N
 
 def _through_views(work: Work, made: Applied) -> Applied:
     """The formula with those reads of views replaced by reads of what they show where a rule may match that."""
-    if not any(is_view(node) and node not in work.protected for node in made.inputs):
+    if not any(traits(node) & VIEW for node in made.inputs):
         return made
     formula, operands, reads = made.formula, Operands(made.inputs), list(made.formula.reads)
     above = parents_of(formula.body)

@@ -12,7 +12,7 @@ from graphc.rewrite.products import PRODUCT_RULES
 from graphc.rewrite.ranges import Range
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
 from graphc.rewrite.tensor_rules import CANONICAL_RULES, SIMPLE_RULES
-from graphc.rewrite.work import Firing, Settled, TensorRule, Work
+from graphc.rewrite.work import Added, Firing, Settled, TensorRule, Work
 from graphc.structs import dataclass, field
 
 MOST_PASSES = 12  # of one phase; each but the last fired something
@@ -83,23 +83,30 @@ def run(
     live = graph.live()
     current: dict[Node, Node] = {node: node for node in live}
     before: tuple[RuleSet, list[TensorRule]] | None = None
+    tables: tuple[Table, ...] = ()
+    rests = False  # whether nothing that is in ``before`` fires any more
     for phase in phases:
         scalars = rule_set(phase.tables, options)
         rules = [rule for rule in phase.rules if rule.label in labels]
         if before is not None and before[0].by_root == scalars.by_root and before[1] == rules:
             continue  # without fast_math a phase may add nothing to the one before it
         commute = before is None
-        before = (scalars, rules)
+        added = None
+        if before is not None and rests and all(t in phase.tables for t in tables):
+            scalars_added = rule_set(tuple(t for t in phase.tables if t not in tables), options)
+            added = Added(scalars_added, [rule for rule in rules if rule not in before[1]])
+        before, tables, rests = (scalars, rules), phase.tables, False
         settled: dict[tuple[Formula, tuple[Range, ...]], Settled] = {}
         dirty: dict[Node, None] | None = None
         for _ in range(MOST_PASSES):
             work = Work(graph, phase.name, scalars, rules, settled, log, commute)
             guarded = {current[node]: None for node in current if node in protect}
             fired = len(log)
-            work.run(guarded, dirty)
+            work.run(guarded, dirty, added if dirty is None else None)
             graph = work.graph
             current = {old: work.new[new] for old, new in current.items() if new in work.new}
-            if len(log) == fired:
+            rests = len(log) == fired
+            if rests:
                 break
             dirty = _neighbours(graph, work)
     graph, last = rebuild(graph, copy_node)

@@ -16,13 +16,14 @@ from graphc.graph.graph import ConstValue, Graph, Node, Origin, copy_node, users
 from graphc.graph.scalar import Body
 from graphc.graph.show import body_statements, formula_text
 from graphc.graph.sizes import SizeLike
-from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, normalise, rule_set
+from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, may_fire, normalise, rule_set
 from graphc.rewrite.formulas import Applied, compacted, formula_traits, tidied, traits, with_reads_in_order
 from graphc.rewrite.patterns import COMMUTATIVE
 from graphc.rewrite.ranges import ANYTHING, Range, coarse, joined, of_type, range_of_body
 from graphc.structs import dataclass, field, replace
 
 MOST_ORIGINS = 24  # of a node that takes others in; a chain of 50,000 would otherwise cost the square of its length
+REACH = 8  # nodes on the way from a node to the deepest that a rule looks at, when it is asked about it
 MOST_FIRINGS = 64  # of tensor rules at one node in one pass; the next pass goes on
 
 
@@ -88,6 +89,14 @@ class TensorRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """The rules of a phase that the one before it does not have."""
+
+    scalars: RuleSet
+    rules: Sequence[TensorRule]
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """A formula in normal form, the operands that it keeps, and what fired inside its body."""
 
@@ -103,7 +112,8 @@ class Work:
     source: the graph before; graph: the one being made; new: old node -> new; uses: how often a new node is read,
     counted in the graph before; protected: new nodes that stay what they are; settled: what is known of formulas;
     commute: whether nodes that differ in the order of commutative operands alone are looked for; touched: new nodes at
-    which something fired; stands_for: new node -> the first old one.
+    which something fired; stands_for: new node -> the first old one; changed: new node -> how many nodes lie between it
+    and one below where something fired, where that is less than REACH.
     """
 
     source: Graph
@@ -122,11 +132,17 @@ class Work:
     commuted: dict[tuple[Formula, tuple[int, ...]], Node] = field(default_factory=dict)
     touched: dict[Node, None] = field(default_factory=dict)
     stands_for: dict[Node, Node] = field(default_factory=dict)
+    changed: dict[Node, int] = field(default_factory=dict)
     _quick: dict[int, tuple[Formula, Settled]] = field(default_factory=dict)
     _origins: tuple[Origin, ...] = ()
 
-    def run(self, protect: Mapping[Node, None], dirty: Mapping[Node, None] | None) -> None:
-        """Makes all live nodes; those not in ``dirty`` (None: all are) are copied over."""
+    def run(
+        self, protect: Mapping[Node, None], dirty: Mapping[Node, None] | None, added: Added | None = None
+    ) -> None:
+        """Makes all live nodes; those not in ``dirty`` (None: all are) are copied over.
+
+        added: given where no other rule fires in the graph as it is, so that those alone are tried until one does.
+        """
         live = self.source.live()
         readers = users(live)
         ends = dict.fromkeys(self.source.roots(), 1)
@@ -136,11 +152,15 @@ class Work:
             self._origins = self.source.origins.get(node, ())
             fired = len(self.log)
             if node.kind == "formula" and (dirty is None or node in dirty):
-                made = self.make(Applied(node.formula, inputs))
+                rests = added is not None and self._rests(node, inputs, added)
+                rules = added.rules if added is not None and rests else self.rules
+                made = self.make(Applied(node.formula, inputs), rules, settled=rests)
             else:
                 made = copy_node(self.graph, node, inputs)
             if len(self.log) > fired:
                 self.touched[made] = None
+            if self.touched:
+                self._note_change(made)
             self.graph.note(made, self._origins)
             self.new[node] = made
             self.stands_for.setdefault(made, node)
@@ -150,30 +170,42 @@ class Work:
         self.graph.outputs = {name: self.new[n] for name, n in self.source.outputs.items()}
         self.graph.updates = {self.new[t]: self.new[v] for t, v in self.source.updates.items()}
 
-    def make(self, made: Applied) -> Node:
-        """The node of a formula, after everything that fires on it."""
+    def _rests(self, node: Node, inputs: Sequence[Node], added: Added) -> bool:
+        """Whether rules that have nothing to do in the old graph have nothing to do at a node of it in the new one."""
+        for i in inputs:
+            if i in self.changed:
+                return False
+        return not may_fire(added.scalars, node.formula.body)
+
+    def _note_change(self, made: Node) -> None:
+        near = 0 if made in self.touched else 1 + min((self.changed.get(i, REACH) for i in made.inputs), default=REACH)
+        if near < REACH:
+            self.changed[made] = near
+
+    def make(self, made: Applied, rules: Sequence[TensorRule], settled: bool = False) -> Node:
+        """The node of a formula, after everything that fires on it. rules: what is tried first; then all are."""
         for _ in range(MOST_FIRINGS):
-            made = self.settle(made)
-            done = self._fire(made)
+            made = made if settled else self.settle(made)
+            done = self._fire(made, rules)
             if done is None:
                 break
             if isinstance(done, Node):
                 return done
-            made = done
+            made, rules, settled = done, self.rules, False
         return self._interned(made)
 
     def part(self, made: Applied) -> Node:
         """The node of a formula that a rule needs beside the one that it gives."""
         own = self._origins
-        node = self.make(made)
+        node = self.make(made, self.rules)
         self._origins = own
         return node
 
-    def _fire(self, made: Applied) -> Applied | Node | None:
+    def _fire(self, made: Applied, rules: Sequence[TensorRule]) -> Applied | Node | None:
         own, operands = formula_traits(made.formula), 0
         for node in made.inputs:
             operands |= traits(node)
-        for rule in self.rules:
+        for rule in rules:
             if (rule.own and not rule.own & own) or (rule.operands and not rule.operands & operands):
                 continue
             done = rule.apply(self, made)
@@ -231,7 +263,7 @@ class Work:
     def _known_reads(self, made: Applied) -> tuple[Range, ...]:
         """The ranges of the reads; none where nothing is known of any."""
         for node in made.inputs:
-            if self.range_of(node) is not ANYTHING:
+            if (self.ranges.get(node) or self.range_of(node)) is not ANYTHING:
                 break
         else:
             return ()
