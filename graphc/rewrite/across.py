@@ -164,7 +164,7 @@ def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
     made = _through_views(work, made)
     formula = made.formula
-    if not _may_span(work.scalars, formula, tuple([n.formula.body if is_map(n) else None for n in made.inputs])):
+    if not _may_span(work.spanning or work.scalars, formula, tuple([n.formula.body if is_map(n) else None for n in made.inputs])):
         return None
     above = parents_of(formula.body)
     if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:
@@ -414,7 +414,7 @@ def _replaced(made: Applied, instr: Instr, value: Value, node: Node, like: Read)
     return Applied(formula, (*made.inputs, node))
 
 
-ACROSS = TensorRule("across-nodes", "exact", across, operands=MAP)
+ACROSS = TensorRule("across-nodes", "exact", across, operands=MAP, spans=True)
 STABLE_RULES = (
     TensorRule("log-of-exp-sum", "rounding", log_of_exp_sum, operands=SUM),
     TensorRule("softmax-of-exp-sum", "rounding", softmax_of_exp_sum, operands=SUM),

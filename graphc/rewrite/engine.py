@@ -458,21 +458,16 @@ class RuleSet:
 
 
 def _may_match(left: Pattern, below: tuple[str, ...]) -> bool:
-    """Whether a left side may match operands made by the primitives ``below``; an empty one may be any."""
+    """Whether a left side may match operands made by the primitives ``below``."""
     assert isinstance(left, Apply)
     orders = (below, below[::-1]) if left.op in COMMUTATIVE else (below,)
-    return any(all(_kind(p) in ("", op) or not op for p, op in zip(left.args, o, strict=True)) for o in orders)
+    return any(all(_kind(p) in ("", op) for p, op in zip(left.args, order, strict=True)) for order in orders)
 
 
 @lru_cache(maxsize=16384)
 def may_fire(rules: RuleSet, body: Body) -> bool:
-    """Whether a left side may match in a body, whatever is read."""
-    ops = ["" if i.op == "read" else i.op for i in body.instrs]
-    return any(
-        _may_match(rule.left, tuple(ops[a] for a in instr.args))
-        for instr in body.instrs
-        for rule in rules.by_root.get(instr.op, ())
-    )
+    """Whether a left side may match in a body."""
+    return any(rules.candidates(instr, body.instrs) for instr in body.instrs)
 
 
 @lru_cache(maxsize=256)

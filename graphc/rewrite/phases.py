@@ -94,7 +94,7 @@ def run(
         added = None
         if before is not None and rests and all(t in phase.tables for t in tables):
             scalars_added = rule_set(tuple(t for t in phase.tables if t not in tables), options)
-            added = Added(scalars_added, [rule for rule in rules if rule not in before[1]])
+            added = Added(scalars_added, [r for r in rules if r.spans or r not in before[1]])
         before, tables, rests = (scalars, rules), phase.tables, False
         settled: dict[tuple[Formula, tuple[Range, ...]], Settled] = {}
         dirty: dict[Node, None] | None = None

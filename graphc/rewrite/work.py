@@ -79,6 +79,7 @@ class TensorRule:
     """A rule on a formula with its operands: what takes its place (a formula, or a node that stands), or None.
 
     It is asked only where the formula has one of the traits ``own`` and an operand one of ``operands``; 0 is any.
+    spans: whether it applies scalar rules, so that more of those are more to do for it.
     """
 
     name: str
@@ -86,11 +87,12 @@ class TensorRule:
     apply: Callable[[Work, Applied], Applied | Node | None]
     own: int = 0
     operands: int = 0
+    spans: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The rules of a phase that the one before it does not have."""
+    """The rules of a phase that the one before it does not have, and those that apply scalar rules."""
 
     scalars: RuleSet
     rules: Sequence[TensorRule]
@@ -113,7 +115,8 @@ class Work:
     counted in the graph before; protected: new nodes that stay what they are; settled: what is known of formulas;
     commute: whether nodes that differ in the order of commutative operands alone are looked for; touched: new nodes at
     which something fired; stands_for: new node -> the first old one; changed: new node -> how many nodes lie between it
-    and one below where something fired, where that is less than REACH.
+    and one below where something fired, where that is less than REACH; spanning: where given, the scalar rules of which
+    one must span a node and its operands.
     """
 
     source: Graph
@@ -133,6 +136,7 @@ class Work:
     touched: dict[Node, None] = field(default_factory=dict)
     stands_for: dict[Node, Node] = field(default_factory=dict)
     changed: dict[Node, int] = field(default_factory=dict)
+    spanning: RuleSet | None = None
     _quick: dict[int, tuple[Formula, Settled]] = field(default_factory=dict)
     _origins: tuple[Origin, ...] = ()
 
@@ -152,9 +156,8 @@ class Work:
             self._origins = self.source.origins.get(node, ())
             fired = len(self.log)
             if node.kind == "formula" and (dirty is None or node in dirty):
-                rests = added is not None and self._rests(node, inputs, added)
-                rules = added.rules if added is not None and rests else self.rules
-                made = self.make(Applied(node.formula, inputs), rules, settled=rests)
+                only = added if added is not None and self._rests(node, inputs, added) else None
+                made = self.make(Applied(node.formula, inputs), only)
             else:
                 made = copy_node(self.graph, node, inputs)
             if len(self.log) > fired:
@@ -182,22 +185,23 @@ class Work:
         if near < REACH:
             self.changed[made] = near
 
-    def make(self, made: Applied, rules: Sequence[TensorRule], settled: bool = False) -> Node:
-        """The node of a formula, after everything that fires on it. rules: what is tried first; then all are."""
+    def make(self, made: Applied, only: Added | None = None) -> Node:
+        """The node of a formula, after everything that fires on it. only: all that may be first to fire there."""
         for _ in range(MOST_FIRINGS):
-            made = made if settled else self.settle(made)
-            done = self._fire(made, rules)
+            made = made if only else self.settle(made)
+            self.spanning = only.scalars if only else None
+            done = self._fire(made, only.rules if only else self.rules)
             if done is None:
                 break
             if isinstance(done, Node):
                 return done
-            made, rules, settled = done, self.rules, False
+            made, only = done, None
         return self._interned(made)
 
     def part(self, made: Applied) -> Node:
         """The node of a formula that a rule needs beside the one that it gives."""
         own = self._origins
-        node = self.make(made, self.rules)
+        node = self.make(made)
         self._origins = own
         return node
 
