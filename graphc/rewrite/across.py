@@ -164,7 +164,8 @@ def across(work: Work, made: Applied) -> Applied | None:
     """The formula with a rule applied that spans it and its elementwise operands."""
     made = _through_views(work, made)
     formula = made.formula
-    if not _may_span(work.spanning or work.scalars, formula, tuple([n.formula.body if is_map(n) else None for n in made.inputs])):
+    below = tuple([n.formula.body if is_map(n) else None for n in made.inputs])
+    if not _may_span(work.spanning or work.scalars, formula, below):
         return None
     above = parents_of(formula.body)
     if formula.combine == "sum" and len(dict.fromkeys(tuple(sorted(variables_of(r))) for r in formula.reads)) > 1:

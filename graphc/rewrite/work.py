@@ -262,7 +262,9 @@ class Work:
         if found.formula is made.formula and len(found.kept) == len(made.inputs):
             return made
         self.note_firings(found.firings)
-        return Applied(found.formula, tuple(made.inputs[k] for k in found.kept))
+        done = Applied(found.formula, tuple(made.inputs[k] for k in found.kept))
+        # Where reads turned out to be one, a rule may match that asks for equal operands.
+        return self.settle(done) if len(done.formula.reads) < len(made.formula.reads) else done
 
     def _known_reads(self, made: Applied) -> tuple[Range, ...]:
         """The ranges of the reads; none where nothing is known of any."""
