@@ -156,6 +156,11 @@ MISTAKES: dict[str, Mistake] = {
         gc.DTypeError,
         "hyper 'lr': default True given; needs a number",
     ),
+    "hyper_dtype": (
+        lambda: gc.hyper("lr", 1, dtype="int32"),
+        gc.DTypeError,
+        "hyper 'lr': dtype int32 given; needs a floating type",
+    ),
     "const_complex": (
         lambda: gc.const(1j),
         gc.DTypeError,

@@ -88,17 +88,20 @@ def layer_param(
     return _declared("param", None, shape, dtype, Leaf(None, start, layer=layer, suffix=suffix))
 
 
-def hyper(name: str, default: float) -> Tensor:
-    """A number given at run time, float32, with a default; an optimizer's ``lr`` is one.
+def hyper(name: str, default: float, dtype: DTypeish = "float32") -> Tensor:
+    """A number given at run time, with a default; an optimizer's ``lr`` is one.
 
-    Raises: DefinitionError for a bad name, DTypeError where the default is no number.
+    Raises: DefinitionError for a bad name, DTypeError where the default is no number or the element type not floating.
 
     >>> hyper("lr", 0.1)
     <lr: float32() hyper>
     """
     if isinstance(default, bool) or not isinstance(default, (int, float, np.integer, np.floating)):
         fail(DTypeError(f"hyper {name!r}: default {default!r} given; needs a number"))
-    return _declared("hyper", name, (), float32, Leaf(name, default=float(default)))
+    kind = as_dtype(dtype, f"hyper {name!r}")
+    if kind.kind != "f":
+        fail(DTypeError(f"hyper {name!r}: dtype {kind.name} given; needs a floating type"))
+    return _declared("hyper", name, (), kind, Leaf(name, default=float(default)))
 
 
 def const(value: ArrayLike, dtype: DTypeish | None = None) -> Tensor:

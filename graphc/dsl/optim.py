@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from graphc.dsl.declare import hyper, state, step_count
-from graphc.dsl.functions import expm1, maximum, minimum, sign, sqrt, sum
+from graphc.dsl.functions import cast, expm1, maximum, minimum, sign, sqrt, sum
 from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import DefinitionError, DTypeError
 from graphc.ops.record import text
@@ -38,7 +38,7 @@ def sgd(lr: Rate = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_d
         fail(DefinitionError("optim.sgd: nesterov=True without momentum given; needs momentum > 0"))
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
-        rate = _rate(lr)
+        rate = _rate(lr, params)
         result: dict[Tensor, Tensor] = {}
         for w, g in zip(params, grads, strict=True):
             if weight_decay:
@@ -68,7 +68,7 @@ def adagrad(lr: Rate = 0.01, eps: float = 1e-10) -> Optimizer:
     _check_rate("adagrad", lr)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
-        rate = _rate(lr)
+        rate = _rate(lr, params)
         result: dict[Tensor, Tensor] = {}
         for w, g in zip(params, grads, strict=True):
             a = _slot("adagrad", "a", w)
@@ -87,7 +87,7 @@ def rmsprop(lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
     _range("rmsprop", "alpha", alpha, 0.0, 1.0)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
-        rate = _rate(lr)
+        rate = _rate(lr, params)
         result: dict[Tensor, Tensor] = {}
         for w, g in zip(params, grads, strict=True):
             a = _slot("rmsprop", "a", w)
@@ -124,7 +124,7 @@ def _adam(name: str, lr: Rate, beta1: float, beta2: float, eps: float, decay: fl
     _range(name, "weight_decay", decay, 0.0, math.inf)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
-        rate, t = _rate(lr), step_count() + 1
+        rate, t = _rate(lr, params), cast(step_count() + 1, _exactness(params))
         # 1 - beta^t by expm1, since beta^t rounds to 1 and the difference loses its digits.
         first, second = (-expm1(math.log(beta) * t) if beta else 1.0 for beta in (beta1, beta2))
         result: dict[Tensor, Tensor] = {}
@@ -148,7 +148,7 @@ def lion(lr: Rate = 1e-4, beta1: float = 0.9, beta2: float = 0.99, weight_decay:
     _range("lion", "beta2", beta2, 0.0, 1.0)
 
     def updates(params: list[Tensor], grads: list[Tensor]) -> Updates:
-        rate = _rate(lr)
+        rate = _rate(lr, params)
         result: dict[Tensor, Tensor] = {}
         for w, g in zip(params, grads, strict=True):
             m = _slot("lion", "m", w)
@@ -192,8 +192,16 @@ def _check_rate(optimizer: str, lr: object) -> None:
         fail(DTypeError(f"optim.{optimizer}: lr of type {given} given; needs a number or a floating scalar"))
 
 
-def _rate(lr: Rate) -> Tensor:
-    return lr if isinstance(lr, Tensor) else hyper("lr", lr)
+def _rate(lr: Rate, params: list[Tensor]) -> Tensor:
+    """The rate; a number becomes a run-time one, as exact as the parameters all are."""
+    if isinstance(lr, Tensor):
+        return lr
+    return hyper("lr", lr, _exactness(params))
+
+
+def _exactness(params: list[Tensor]) -> str:
+    """The element type of numbers that go into the updates of all parameters."""
+    return "float64" if all(w.dtype.name == "float64" for w in params) else "float32"
 
 
 def _is_number(value: object) -> bool:
