@@ -12,7 +12,7 @@ from graphc.dsl.handle import Initialiser, Layer, Leaf, caller, located
 from graphc.dsl.tensor import Tensor, TensorLike, apply, as_tensor, fail, shape_of
 from graphc.errors import DefinitionError, DTypeError, GraphcError, ShapeError
 from graphc.graph import sizes
-from graphc.graph.dtypes import DType, as_dtype, boolean, float32, int64
+from graphc.graph.dtypes import DType, as_dtype, boolean, int64
 from graphc.graph.formula import Formula
 from graphc.graph.notation_parser import parse_formula
 from graphc.graph.scalar import Operand as Value

@@ -73,13 +73,21 @@ def custom_loss(gc: Foreign, workload: Workload, p: dict[str, Foreign]) -> Forei
     return gc.mean(gate * huber + (1.0 - gate) * log_cosh)
 
 
+LOSSES = {"mlp": mlp, "custom_loss": custom_loss}
+
+
+def declared(gc: Foreign, workload: Workload) -> tuple[Foreign, Foreign]:
+    """The loss and the optimizer of a workload."""
+    params = {name: gc.param(name, value.shape, dtype=workload.dtype) for name, value in workload.initial.items()}
+    return LOSSES[workload.kind](gc, workload, params), optimizer(gc, workload.optimizer)
+
+
 class Graphc:
     """A graphc step, started from the workload's weights."""
 
     def __init__(self, gc: Foreign, workload: Workload, threads: int) -> None:
-        declared = {name: gc.param(name, value.shape, dtype=workload.dtype) for name, value in workload.initial.items()}
-        loss = {"mlp": mlp, "custom_loss": custom_loss}[workload.kind](gc, workload, declared)
-        self.compiled = gc.compile(loss, optimizer=optimizer(gc, workload.optimizer), threads=threads)
+        loss, rule = declared(gc, workload)
+        self.compiled = gc.compile(loss, optimizer=rule, threads=threads)
         self.batch = workload.batch
         for name, value in workload.initial.items():
             self.compiled.params[name] = value
@@ -95,6 +103,6 @@ class Graphc:
 def build(workload: Workload, threads: int, variant: str) -> Program:
     import graphc
 
-    if workload.kind not in ("mlp", "custom_loss"):
+    if workload.kind not in LOSSES:
         raise NotImplementedError(f"no {workload.kind} in this peer yet")
     return Graphc(graphc, workload, threads)
