@@ -190,7 +190,10 @@ class Computed:
         return value
 
     def _at(self, tree: At) -> Array:
+        keep = self.keep
+        self.keep = keep and not isinstance(tree.base, Joined)  # an axis that is put back was gone
         base = self.value(tree.base)
+        self.keep = keep
         if not self.grid:
             return base[tuple(self._item(i) for i in tree.index)]
         where = []

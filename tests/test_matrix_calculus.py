@@ -167,3 +167,30 @@ def test_a_name_that_is_taken_is_passed_over() -> None:
     first = h
     h = gc.sin(first) * second
     assert str(gc.sum(h * first)).splitlines()[:2] == ["h = exp(a)", "h_3 = sin(h) ⊙ h_2"]
+
+
+def test_what_the_user_named_is_said_by_name() -> None:
+    """A derivative that holds what a named value is made of says its name; a rectifier's condition too."""
+    q, k, u = gc.input("q", (4, 3)), gc.input("k", (4, 3)), gc.input("u", (4, 3))
+    att = gc.softmax(q @ k.T / 4.0)
+    assert str(gc.grad(gc.sum(att @ u), q)).splitlines() == [
+        "d_att = (Σⱼ u)[None]", "d_q = 0.25 * ((d_att - Σⱼ d_att ⊙ att) ⊙ att) · k",
+    ]  # fmt: skip
+    h = gc.relu(q @ S)
+    assert "⊙ [h > 0]) · Sᵀ" in str(gc.grad(gc.sum(h * h), q))
+
+
+@pytest.mark.parametrize("value, text", [
+    (lambda: gc.norm(x), "[Σ x² ≠ 0] * x / sqrt(Σ x²)"),
+    (lambda: gc.mean(A @ gc.exp(x) * 2.0 + x[0]), None),
+    (lambda: gc.sum(gc.gelu(x)), "0.39894228 * x ⊙ exp(-0.5 * x²) + 0.5 * (erf(0.7071067811865476 * x) + 1)"),
+    (lambda: gc.sum(x * x / 16.0 / 8.0), "x / 64"),
+    (lambda: gc.sum(gc.sqrt(x * x + 1) * 7.0) * 25.0, "175 * x / sqrt(x² + 1)"),
+])  # fmt: skip
+def test_numbers_and_conditions_are_put_together(value: Callable[[], gc.Tensor], text: str | None) -> None:
+    found = gc.grad(value(), x)
+    assert text is None or str(found) == f"d_x = {text}"
+    graph = intern({"value": found}).graph
+    lines = graph_lines(graph)
+    exact = evaluate(graph, used(found))[graph.outputs["value"]]
+    assert any(np.allclose(f[lines[-1].name], exact, 1e-6, 1e-7) for f in computed(lines, used(found)))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc.graph.dtypes import DType
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike
 from graphc.notation.tree import Applied, Bracket, Infix, Joined, Negated, Number, Power, Symbol, Tree, opposite
 
 _SHORTEST = 6  # digits of a product of numbers that is put in their place
+_DIGITS = 8  # of a product of numbers that are not exact themselves: what float32 holds
 ZERO, ONE = Number("0"), Number("1")
 _COMPARISONS = {"less": "<", "less_equal": "≤", "equal": "=", "not_equal": "≠"}
 _TURNED = {"<": ">", "≤": "≥", "=": "=", "≠": "≠"}
@@ -98,8 +101,7 @@ def negative(a: Tree) -> Tree:
 def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     """``a * b``; ``elementwise``: both have axes, which is written ``⊙``."""
     if isinstance(a, Number) and isinstance(b, Number):
-        short = repr(float(a.text) * float(b.text)).removesuffix(".0")
-        return Number(short) if len(short) <= _SHORTEST else Infix("*", a, b)
+        return _product(a, b)
     if isinstance(a, Number) and isinstance(b, Infix) and b.sign == "*" and isinstance(b.left, Number):
         joined = times(a, b.left)
         if isinstance(joined, Number):
@@ -107,6 +109,8 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     for factor, other in ((a, b), (b, a)):
         if factor == ONE:
             return other
+        if isinstance(factor, Number) and (parts := _parts(factor)):
+            return over(other, Number(str(parts)))
         guarded = _guarded(factor, other)
         if guarded is not None:
             return guarded
@@ -134,6 +138,24 @@ def times(a: Tree, b: Tree, elementwise: bool = False) -> Tree:
     return Infix("⊙" if elementwise else "*", a, b)
 
 
+def _product(a: Number, b: Number) -> Tree:
+    """The product of two numbers, with as many digits as they have together, at most as float32 holds."""
+    digits = sum(len(n.text.partition("e")[0].replace(".", "").strip("-0")) for n in (a, b))
+    value = float(a.text) * float(b.text)
+    joined = str(int(value)) if value.is_integer() and abs(value) < 2**53 else f"{value:.{min(digits, _DIGITS)}g}"
+    return Number(joined) if len(joined) < len(a.text) + len(b.text) + 3 else Infix("*", a, b)
+
+
+def _parts(number_: Number) -> int:
+    """``n`` where a number is 1/n, a mean's, and longer to write than that; else 0."""
+    value = _value(number_) or 0.0
+    if not 0 < value < 1 or len(number_.text) < _SHORTEST or "e" in number_.text:
+        return 0
+    n = round(1 / value)
+    exact = n & (n - 1) == 0 and 1 / n == value
+    return n if exact or (len(number_.text) > _DIGITS and number_.text == str(np.float32(1 / n))) else 0
+
+
 def _guarded(factor: Tree, other: Tree) -> Tree | None:
     """``sqrt(where(a = 0, 1, a)) * [a ≠ 0]``, which keeps a root from its kink, as ``sqrt(a)``; else None."""
     if not isinstance(factor, Bracket) or not isinstance(other, Applied) or other.name != "sqrt":
@@ -158,6 +180,15 @@ def over(a: Tree, b: Tree) -> Tree:
         return negative(over(a.value, b))
     if isinstance(a, Number) and a.text.startswith("-"):
         return negative(Infix("/", Number(a.text[1:]), b))
+    if isinstance(a, Infix) and isinstance(b, Number) and a.sign == "*" and isinstance(a.left, Number):
+        times_ = float(b.text) / float(a.left.text)
+        if times_.is_integer():
+            return over(a.right, Number(str(int(times_))))
+    if isinstance(a, Infix) and a.sign == "/" and not isinstance(b, Number):
+        if a.right == b:
+            return over(a.left, Power(b, Number("2")))
+    if isinstance(a, Infix) and isinstance(b, Number) and a.sign == "/" and isinstance(a.right, Number):
+        return over(a.left, _product(a.right, b))
     if isinstance(a, Joined) and a.sign == "Σ" and a.count is not None and size_tree(a.count) == b:
         return Joined("mean", a.letters, a.value)
     return Infix("/", a, b)

@@ -9,21 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from graphc.graph.formula import Shape, plain
 from graphc.graph.graph import LEAVES, NAMED, ConstValue, Graph, Node
 from graphc.graph.sizes import names
-from graphc.notation.algebra import number
+from graphc.notation.algebra import ZERO, number
 from graphc.notation.bodies import is_simple
 from graphc.notation.operations import operation_tree
 from graphc.notation.placing import Operand
 from graphc.notation.points import point_tree
-from graphc.notation.ranks import rank_of
 from graphc.notation.recognise import Named, gather, is_identity, named_parts, shown_inputs
+from graphc.notation.shapes import shape_of
 from graphc.notation.simplify import Known, simplified
 from graphc.notation.tensors import tensor_tree
-from graphc.notation.tree import Applied, At, Line, Number, Symbol, Tree, weight
+from graphc.notation.tree import Applied, At, Bracket, Infix, Line, Number, Symbol, Tree, parts, symbols, weight
 
 _SILENT = ("stop_gradient", "variable")
 _LEAF_NAMES = {"count": "step", "training": "training"}
+_LIGHT = 4  # leaves of a gradient that is one number throughout, and stands where it is read
 _SHORT = {"softmax": "p", "log_softmax": "logp"}
 
 
@@ -94,8 +96,8 @@ class _Writer:
         self.taken = dict.fromkeys(self.name_of.values())
         self.own: dict[str, None] = {}  # names that stand for nothing of the user's
         self.identity = ""  # the name of identity matrices, where there are some
-        self.ranks = {name: len(node.shape) for node, name in self.name_of.items()}
-        self.ranks |= {name: 0 for node in self.nodes for size in node.shape for name in names(size)}
+        self.shapes: dict[str, Shape] = {name: node.shape for node, name in self.name_of.items()}
+        self.shapes |= {name: () for node in self.nodes for size in node.shape for name in names(size)}
         self.uniform_parts: list[str] = []
         self.tree_of: dict[Node, Tree] = {}
         self.written: list[Line] = []
@@ -104,13 +106,15 @@ class _Writer:
         """All lines."""
         uses: dict[Node, int] = {}
         indexed: dict[Node, bool] = {}
+        whole: dict[Node, bool] = {}  # whose shape matters to a reader
         for node in self.nodes:
             for operand in self.shown.get(node, ()):
                 uses[operand] = uses.get(operand, 0) + 1
+                whole[operand] = whole.get(operand, False) or not _aligned(node)
                 indexed[operand] = indexed.get(operand, False) or node in self.pointwise
         for node in self.nodes:
             self.uniform[node] = self._is_uniform(node)
-            self.tree_of[node] = self._tree(node, uses.get(node, 0), indexed.get(node, False))
+            self.tree_of[node] = self._tree(node, uses.get(node, 0), indexed.get(node, False), whole.get(node, False))
         for name, node in self.ends:
             tree = self.tree_of[node]
             if (name and self.name_of.get(node) != name) or (not name and not isinstance(tree, Symbol)):
@@ -122,8 +126,25 @@ class _Writer:
             self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
         uniform = [name for node, name in self.name_of.items() if self.uniform.get(node)]
         uniform += [name for node in self.nodes for size in node.shape for name in names(size)]
-        known = Known(self.own, [*uniform, *self.uniform_parts], self.ranks, self.identity)
+        known = Known(self.own, [*uniform, *self.uniform_parts], self.shapes, self.identity, self.definitions())
         return tuple(simplified(self.written, known))
+
+    def definitions(self) -> dict[Tree, Tree]:
+        """What the values that are taken as known are made of, each with its name: a derivative that holds
+        ``softmax(z)``, which the user called p, says p.
+        """
+        given = [n for n in self.nodes if n not in self.shown and n.kind not in LEAVES and n in self.name_of]
+        if self.define or not given:
+            return {}
+        writer = _Writer(self.graph, [(self.name_of[n], n) for n in given], {}, given, True)
+        found: dict[Tree, Tree] = {}
+        for line in writer.lines():
+            whole = not line.index and line.sign == "=" and line.name not in writer.own and parts(line.value)
+            if whole and not any(name in writer.own for name in symbols(line.value)):
+                found[line.value] = Symbol(line.name)
+                if isinstance(line.value, Applied) and line.value.name == "relu" and parts(line.value.args[0]):
+                    found[Bracket(Infix(">", line.value.args[0], ZERO))] = Bracket(Infix(">", Symbol(line.name), ZERO))
+        return found
 
     def _reach(self) -> list[Node]:
         """The nodes that are shown, each after those that it is made of; named values are recognised on the way."""
@@ -212,7 +233,7 @@ class _Writer:
         guarded = any(r.guards for r in formula.reads)
         return not moves and not guarded and all(self.uniform.get(i, False) for i in node.inputs)
 
-    def _tree(self, node: Node, uses: int, needs_name: bool) -> Tree:
+    def _tree(self, node: Node, uses: int, needs_name: bool, needs_shape: bool) -> Tree:
         """How a node is written where it is used; writes its line first where it has one."""
         if node.kind == "const":
             return self._const(node, needs_name)
@@ -227,11 +248,19 @@ class _Writer:
         if value is None:
             name = name or self._fresh()
             formula = gather(node)
-            operands = [Operand(self.tree_of[i], i.shape) for i in node.inputs]
+            trees = [self.tree_of[i] for i in node.inputs]
+            uniform = [
+                self.uniform[i] and shape_of(t, self.shapes) == () for i, t in zip(node.inputs, trees, strict=True)
+            ]
+            operands = [Operand(t, i.shape, u) for t, i, u in zip(trees, node.inputs, uniform, strict=True)]
             index, value = point_tree(formula, operands, self._part)
             sign = "=" if formula.is_plain() else "+="
-        named_one = isinstance(value, Number) and name == _derivative_name(self.graph, node) and node not in self.roots
-        simple = isinstance(value, (Symbol, Number)) and (not name or named_one)
+        broadcasts = shape_of(value, self.shapes) not in (None, node.shape) and not self.uniform[node]
+        needs_name = needs_name or (needs_shape and broadcasts)
+        derived = name == _derivative_name(self.graph, node) and node not in self.roots
+        number_ = isinstance(value, Number) or (self.uniform[node] and node.shape and weight(value) <= _LIGHT)
+        simple = (isinstance(value, (Symbol, Number)) and not name) or (derived and number_)
+        simple = simple and not (needs_shape and broadcasts)
         if simple or not (name or needs_name or not is_simple(value) or (uses > 1 and not self._is_short(node, value))):
             return value
         whole = self._whole(node)
@@ -241,7 +270,7 @@ class _Writer:
         else:
             self.updated.pop(node, None)
             self.uniform_parts += [name] if self.uniform[node] else []
-            self.ranks[name] = len(node.shape)
+            self.shapes[name] = node.shape
             self.written.append(Line(name, index, value, node.shape, sign))
         return Symbol(name)
 
@@ -252,7 +281,7 @@ class _Writer:
             return self._named(whole)
         if node.kind == "formula" and is_identity(gather(node)):
             self.identity = self.identity or self._fresh("I")
-            self.ranks[self.identity] = 2
+            self.shapes[self.identity] = node.shape
             return Symbol(self.identity)
         if node.kind == "formula":
             trees = [self.tree_of.get(i, Symbol("?")) for i in node.inputs]
@@ -289,9 +318,9 @@ class _Writer:
             if line.value == tree and line.index == letters:
                 return At(Symbol(line.name), tuple(Symbol(x) for x in letters)) if letters else Symbol(line.name)
         name = self._fresh()
-        rank = rank_of(tree, self.ranks)
-        if rank is not None and not letters:
-            self.ranks[name] = rank
+        shape = shape_of(tree, self.shapes)
+        if shape is not None and not letters:
+            self.shapes[name] = shape
         self.written.append(Line(name, letters, tree, ()))
         return At(Symbol(name), tuple(Symbol(x) for x in letters)) if letters else Symbol(name)
 
@@ -305,6 +334,16 @@ class _Writer:
         if node not in self.name_of:
             self.name_of[node] = self._fresh("const")
         return Symbol(self.name_of[node])
+
+
+def _aligned(node: Node) -> bool:
+    """Whether a node reads all that it reads element by element, as NumPy broadcasts."""
+    if node.kind != "formula":
+        return node.kind in _SILENT
+    formula = gather(node)
+    rank = len(formula.shape)
+    own = plain(rank)
+    return formula.combine == "none" and all(r.index == own[rank - len(r.index) :] for r in formula.reads)
 
 
 def _leaf_name(node: Node) -> str:

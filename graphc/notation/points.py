@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from graphc.graph.formula import Affine, Formula, FromData, Guard, Index
 from graphc.graph.scalar import Body
 from graphc.graph.show import affine_text, guard_text
-from graphc.graph.sizes import names
-from graphc.notation.algebra import bracket, times
+from graphc.graph.sizes import names, product
+from graphc.notation.algebra import bracket, size_tree, times
 from graphc.notation.bodies import Terms, body_tree
 from graphc.notation.placing import LETTERS, Operand
 from graphc.notation.tensors import SIGNS
 from graphc.notation.text import tree_text
-from graphc.notation.tree import At, Infix, Joined, Number, Symbol, Tree
+from graphc.notation.tree import At, Infix, Joined, Number, Symbol, Tree, symbols
 
 
 def index_letters(formula: Formula, taken: Sequence[str]) -> tuple[str, ...]:
@@ -48,7 +49,8 @@ def point_tree(
     def read(number: int) -> Tree:
         given = formula.reads[number]
         base = operands[given.operand].tree
-        tree: Tree = At(base, tuple(at(i) for i in given.index)) if given.index else base
+        has_index = given.index and not isinstance(base, Number) and not operands[given.operand].uniform
+        tree: Tree = At(base, tuple(at(i) for i in given.index)) if has_index else base
         return tree if number in chosen else _guarded(tree, given.guards)
 
     def condition(guard: Guard) -> Tree:
@@ -77,8 +79,16 @@ def point_tree(
     else:
         joined += [_condition_text(g, letters) for g in formula.guards if g.data is None]
     if plain and formula.combine != "none":
-        tree = Joined(SIGNS.get(formula.combine, formula.combine), tuple(joined), tree)
+        count = product(tuple(formula.extents[v] for v in formula.reduced()))
+        if formula.combine == "sum" and not _mentions(tree, joined):
+            return tuple(index_label(w, operands, letters) for w in formula.write), times(size_tree(count), tree)
+        tree = Joined(SIGNS.get(formula.combine, formula.combine), tuple(joined), tree, count)
     return tuple(index_label(w, operands, letters) for w in formula.write), tree
+
+
+def _mentions(tree: Tree, letters: Sequence[str]) -> bool:
+    """Whether a value depends on one of some index letters."""
+    return any(word in letters for name in symbols(tree) for word in re.findall(r"\w+", name))
 
 
 def _chosen_by_index(body: Body) -> dict[int, bool]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
-from graphc.notation.algebra import ONE, minus, negative, over, plus, times
+from graphc.graph.formula import Shape
+from graphc.notation.algebra import ONE, ZERO, minus, negative, over, plus, size_tree, times
 from graphc.notation.bodies import is_simple
-from graphc.notation.ranks import rank_of
+from graphc.notation.shapes import rank_of, shape_of, stands_among_elements
 from graphc.notation.tree import (
     Applied,
     Bracket,
@@ -31,21 +33,22 @@ from graphc.notation.tree import (
 )
 from graphc.structs import dataclass, replace
 
-_ROUNDS = 3
+_ROUNDS = 8  # at most; two or three are usual
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of names. own: those that stand for nothing of the user's, so that their lines may go.
 
-    uniform: of values without axes, or all of whose elements are equal. ranks: how many axes. identity: the name of
-    identity matrices, if any.
+    uniform: of values without axes, or all of whose elements are equal. shapes: of values. identity: the name of
+    identity matrices, if any. defined: what stands for values that have names, with these.
     """
 
     own: Collection[str]
     uniform: Collection[str]
-    ranks: Mapping[str, int]
+    shapes: Mapping[str, Shape]
     identity: str = ""
+    defined: Mapping[Tree, Tree] = MappingProxyType({})
 
 
 def simplified(lines: Sequence[Line], known: Known) -> list[Line]:
@@ -53,7 +56,7 @@ def simplified(lines: Sequence[Line], known: Known) -> list[Line]:
     found = list(lines)
     for _ in range(_ROUNDS):
         before = found
-        found = _put_in_place(_Rules(found, known).lines(), known.own)
+        found = _put_in_place(_Rules(found, known).lines(), known)
         if found == before:
             break
     return _renumbered(found, known)
@@ -65,7 +68,8 @@ class _Rules:
     def __init__(self, lines: Sequence[Line], known: Known) -> None:
         self.given = lines
         self.uniform = known.uniform
-        self.ranks = known.ranks
+        self.shapes = known.shapes
+        self.defined = known.defined
         self.identity = Symbol(known.identity) if known.identity else None
         self.value_of = {line.name: line.value for line in lines if line.name in known.own and not line.index}
 
@@ -82,7 +86,11 @@ class _Rules:
 
     def tree(self, tree: Tree) -> Tree:
         """A tree, from its leaves on."""
-        tree = mapped(tree, self.tree)
+        tree = self.one(mapped(tree, self.tree))
+        return self.defined.get(tree, tree) if self.defined else tree
+
+    def one(self, tree: Tree) -> Tree:
+        """A tree whose parts are done."""
         if isinstance(tree, Negated):
             return opposite(tree.value) if tree.logical else negative(tree.value)
         if isinstance(tree, Joined):
@@ -102,11 +110,11 @@ class _Rules:
 
     def is_scalar(self, tree: Tree) -> bool:
         """Whether a tree is a number without axes."""
-        return rank_of(tree, self.ranks) == 0
+        return rank_of(tree, self.shapes) == 0
 
     def is_matrix(self, tree: Tree) -> bool:
         """Whether a tree has two axes or more: a product may then be cut before it or behind it."""
-        return (rank_of(tree, self.ranks) or 0) >= 2
+        return (rank_of(tree, self.shapes) or 0) >= 2
 
     def dot(self, left: Tree, right: Tree) -> Tree:
         """A matrix product: identities gone, scalars in front, ``a · (b · c)`` as ``a · b · c``."""
@@ -138,8 +146,12 @@ class _Rules:
 
     def factors(self, tree: Tree) -> Tree:
         """A product of elements with each factor once: powers, and ``diag(v)`` for ``I ⊙ v``."""
+        tree = self.guarded(tree)
         counts: dict[Tree, int] = {}
         for factor in _factors(tree):
+            if isinstance(factor, Number):
+                counts[factor] = 1
+                continue
             base, count = _power(factor)
             counts[base] = counts.get(base, 0) + count
         flat = [_raised(base, count) for base, count in counts.items()]
@@ -147,6 +159,23 @@ class _Rules:
             whole = self.diagonal([f.args[0] if isinstance(f, Applied) and self.is_diagonal(f) else f for f in flat])
             return whole or tree
         return tree if len(flat) == len(_factors(tree)) else self.multiplied(flat)
+
+    def guarded(self, tree: Tree) -> Tree:
+        """A product under a condition: what stands where the condition fails does not matter; and a root needs no
+        condition that it is not 0.
+        """
+        found = list(_factors(tree))
+        for bracket in [f for f in found if isinstance(f, Bracket)]:
+            found = [f if f is bracket else _under(f, bracket.condition) for f in found]
+            zero = self.seen(opposite(bracket.condition))
+            if isinstance(zero, Infix) and zero.sign == "=" and zero.right == ZERO:
+                if any(isinstance(f, Applied) and f.name == "sqrt" and self.same(f.args[0], zero.left) for f in found):
+                    found.remove(bracket)
+        return tree if found == _factors(tree) else self.multiplied(found)
+
+    def same(self, a: Tree, b: Tree) -> bool:
+        """Whether two trees are one, seen through names."""
+        return self.seen(a) == self.seen(b)
 
     def multiplied(self, factors: Sequence[Tree]) -> Tree:
         """The product of some factors."""
@@ -157,12 +186,12 @@ class _Rules:
 
     def is_diagonal(self, tree: Tree) -> bool:
         """Whether a tree is the matrix with a vector on its diagonal."""
-        return isinstance(tree, Applied) and tree.name == "diag" and rank_of(tree.args[0], self.ranks) == 1
+        return isinstance(tree, Applied) and tree.name == "diag" and rank_of(tree.args[0], self.shapes) == 1
 
     def diagonal(self, factors: Sequence[Tree]) -> Tree | None:
         """The identity matrix times vectors and scalars; None where another matrix is among them."""
         others = [f for f in factors if f != self.identity]
-        ranks = [rank_of(f, self.ranks) for f in others]
+        ranks = [rank_of(f, self.shapes) for f in others]
         if any(rank not in (0, 1) for rank in ranks):
             return None
         vectors = [f for f, rank in zip(others, ranks, strict=True) if rank == 1]
@@ -203,8 +232,10 @@ class _Rules:
                 if rest is not None:
                     soft = Applied("softmax", (_unshifted(inner.args[0]),))
                     return self.times(rest, soft)
-        rest = None if isinstance(below, Number) else self.without(top, below)
-        if rest is not None and (rank_of(rest, self.ranks) or -1) >= (rank_of(below, self.ranks) or 0):
+        for bracket in [f for f in _factors(top) if isinstance(f, Bracket)]:
+            below = _under(below, bracket.condition)
+        rest = None if isinstance(below, Number) else self.without(top, self.seen(below))
+        if rest is not None and (rank_of(rest, self.shapes) or -1) >= (rank_of(below, self.shapes) or 0):
             return rest
         return over(top, below)
 
@@ -233,7 +264,9 @@ class _Rules:
         return None
 
     def joined(self, tree: Joined) -> Tree:
-        """The sum of a row of a one-hot matrix is 1."""
+        """The sum of a number is as many times that; the sum of a row of a one-hot matrix is 1."""
+        if tree.sign == "Σ" and tree.count is not None and isinstance(tree.value, Number):
+            return times(tree.value, size_tree(tree.count))
         if tree.sign == "Σ" and tree.last:
             total = self.row_sum(self.seen(tree.value))
             if total is not None:
@@ -263,6 +296,16 @@ def _factors(tree: Tree) -> list[Tree]:
     return [tree]
 
 
+def _under(tree: Tree, condition: Tree) -> Tree:
+    """A tree where a condition holds."""
+    if isinstance(tree, Applied) and tree.name == "where":
+        if tree.args[0] == condition:
+            return _under(tree.args[1], condition)
+        if tree.args[0] == opposite(condition):
+            return _under(tree.args[2], condition)
+    return mapped(tree, lambda part: _under(part, condition))
+
+
 def _chain(tree: Tree) -> list[Tree]:
     """The factors of a matrix product."""
     if isinstance(tree, Infix) and tree.sign == "·":
@@ -289,9 +332,10 @@ def _unshifted(tree: Tree) -> Tree:
     return tree
 
 
-def _put_in_place(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
+def _put_in_place(lines: Sequence[Line], known: Known) -> list[Line]:
     """The lines without those that nothing names; what one other line names once stands there, where it reads well."""
-    lines = _without_aliases(lines, own)
+    own = known.own
+    lines = _without_aliases(lines, known)
     uses: dict[str, int] = {}
     for line in lines:
         for name in _names(line.value) + [n for i in line.index for n in own if i.startswith(f"{n}[")]:
@@ -302,7 +346,7 @@ def _put_in_place(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
         named = [name for name in dict.fromkeys(_names(line.value)) if name in waiting]
         if named and not line.index and line.sign != "+=":
             value = _replaced(line.value, {name: waiting[name].value for name in named})
-            if is_simple(value):
+            if is_simple(value) and all(_may_stand(waiting[name], line.value, known) for name in named):
                 line = replace(line, value=value)
                 for name in named:
                     del waiting[name]
@@ -317,15 +361,23 @@ def _put_in_place(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
     return found + list(waiting.values())
 
 
-def _without_aliases(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
-    """The lines with ``t = Aᵀ`` and ``t = a`` put in place wherever t stands."""
+def _may_stand(line: Line, reader: Tree, known: Known) -> bool:
+    """Whether a line's value may stand in a tree for its name: not where it broadcasts and the tree sums over it."""
+    shape, own = known.shapes.get(line.name), shape_of(line.value, known.shapes)
+    return shape is None or own is None or own == shape or stands_among_elements(reader, line.name)
+
+
+def _without_aliases(lines: Sequence[Line], known: Known) -> list[Line]:
+    """The lines with ``t = Aᵀ``, ``t = a`` and ``t = 2`` put in place wherever t stands."""
     aliases: dict[str, Tree] = {}
     found: list[Line] = []
     for line in lines:
         value = _replaced(line.value, aliases) if aliases else line.value
         inner = value.value if isinstance(value, Transposed) else value
-        if line.name in own and not line.index and line.sign == "=" and isinstance(inner, Symbol):
-            aliases[line.name] = value
+        if line.name in known.own and not line.index and line.sign == "=" and isinstance(inner, (Symbol, Number)):
+            shape, own = known.shapes.get(line.name), shape_of(value, known.shapes)
+            if shape is None or own is None or own == shape:
+                aliases[line.name] = value
         found.append(replace(line, value=value))
     return found
 
@@ -333,7 +385,7 @@ def _without_aliases(lines: Sequence[Line], own: Collection[str]) -> list[Line]:
 def _renumbered(lines: Sequence[Line], known: Known) -> list[Line]:
     """The lines with ``t1``, ``t2``, … counted as they stand, past those that are the user's."""
     old = [line.name for line in lines if line.name in known.own and re.fullmatch(r"t\d+", line.name)]
-    users = dict.fromkeys(name for name in known.ranks if name not in known.own)
+    users = dict.fromkeys(name for name in known.shapes if name not in known.own)
     fresh = (name for k in range(1, len(old) + len(users) + 1) if (name := f"t{k}") not in users)
     return renamed(lines, dict(zip(old, fresh, strict=False)))
 

@@ -245,6 +245,9 @@ class _Tensors:
         in front, or where a reduced axis stood (-1 in ``whole``).
         """
         rank = len(self.formula.write)
+        if list(kept) == list(range(rank - len(kept), rank)):  # the axes in front broadcast
+            is_sum = isinstance(tree, Joined) and bool(tree.letters) and len(kept) < rank
+            return At(tree, (SPREAD,) * (rank - len(kept))) if is_sum else tree
         ones = [v for v in range(rank) if v not in kept]
         if any(self.formula.extents[v] != 1 for v in ones) or sorted(kept) != list(kept):
             raise NoForm
@@ -278,8 +281,13 @@ class _Tensors:
         axes = tuple(range(len(self.formula.write)))
         inside = [f for f in factors if any(v in summed for v in f.used)]
         outside = [f for f in factors if f not in inside]
-        if any(f.below for f in inside) or not inside:
+        if not inside:
             raise NoForm
+        if any(f.below for f in inside):
+            if self.hot:
+                raise NoForm
+            order = self.order([self.used_by_reads(len(self.formula.body.instrs) - 1)])
+            return self.join(self.value(len(self.formula.body.instrs) - 1, order), order)
         found = groups(inside, summed, len(axes))
         if len(found) == 2:
             tree = self.matrix(found, summed[0])
