@@ -55,6 +55,7 @@ from graphc.runtime.program import Compiled, compile_program
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
+from graphc.runtime.team import thread_count
 
 
 @overload
@@ -102,7 +103,8 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     target: a scalar loss; without ``optimizer`` a tensor, or a list or dict of them, given back in the same form.
     outputs: further values that a step returns beside the loss. updates: ``{state or parameter: new value}`` beside the
     optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the
-    most that a call may use; today's programs run on one. fast_math: allow rewrites that round otherwise.
+    most that a call may use, by default ``GRAPHC_THREADS`` or all cores; short calls use one. fast_math: allow
+    rewrites that round otherwise.
     assume_finite: allow those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the
     program on disk.
 
@@ -116,7 +118,7 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     try:
         check_threads(threads)
         check_seed(seed)
-        options = Options(fast_math, assume_finite, debug, cache)
+        options = Options(fast_math, assume_finite, debug, cache, thread_count(threads))
         if optimizer is None and (outputs or updates or train is not None):
             raise UsageError(
                 "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
@@ -152,7 +154,7 @@ def compiled_step(
     declared = declare_step(loss, optimizer, outputs, updates, train)
     compiled, hit = compiled_program(declared, options)
     store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
-    loaded = Loaded(compiled, host(), store, name="step", debug=options.debug)
+    loaded = Loaded(compiled, host(), store, name="step", debug=options.debug, threads=options.threads)
     tools = Tools(
         function=lambda wanted: shared_function(wanted, store, options),
         forward=lambda: shared_function({LOSS: loss}, store, options),
@@ -206,7 +208,7 @@ def shared_function(wanted: object, store: Store, options: Options) -> Function:
     except GraphcError as error:
         raise located(error) from None
     compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), store, name="function", debug=options.debug)
+    loaded = Loaded(compiled, host(), store, name="function", debug=options.debug, threads=options.threads)
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 

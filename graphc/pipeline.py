@@ -57,10 +57,12 @@ class Options:
     assume_finite: bool = False
     debug: bool = False
     cache: bool = True
+    threads: int = 1
 
     def key(self) -> str:
         """The options that decide the program, as text."""
-        return f"fast_math={self.fast_math} assume_finite={self.assume_finite} debug={self.debug}"
+        options = f"fast_math={self.fast_math} assume_finite={self.assume_finite} debug={self.debug}"
+        return f"{options} threads={self.threads}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def stages(declared: Declared, options: Options) -> Stages:
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
     verify(rewritten.graph)
-    program = _with_declared(lower(rewritten.graph, index_users(step)), declared)
+    program = _with_declared(lower(rewritten.graph, index_users(step), options.threads), declared)
     if options.debug:
         program = with_finite_checks(program, rewritten.graph)
     program = place(program)

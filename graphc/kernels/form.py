@@ -265,6 +265,7 @@ def run_time_sizes(nest: Nest) -> list[Size]:
                 note(stride)
         for term in access.data:
             note(term.stride)
+    note(nest.schedule.panel)
     if nest.schedule.tile_row >= 0:
         note(nest.extents[nest.schedule.vector] - 1)
     for instr in (*nest.body.instrs, *nest.post.instrs):

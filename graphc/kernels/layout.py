@@ -6,7 +6,9 @@ The native entry is ``i32 @step(ptr %ctx)``. The context is an array of 8-byte w
 ``CHECK``             number of the check that failed (written by the program before it returns nonzero)
 ``POSITION``          flat position of the offending value in the tensor that was checked
 ``VALUE``             the offending value, as i64
-words 3 to 7          reserved; a program may use them as scratch
+``TEAM``              address of the threads that may share the call (``llvm/team.py``), 0 for none
+``FAILED``            written by the program: what it will return
+words 5 to 7          reserved; a program may use them as scratch
 one word a dim        the size, i64, in the order of ``Layout.dims``
 one word a buffer     its address, in the order of ``Layout.buffers``
 ====================  =====================================================================================
@@ -27,7 +29,7 @@ from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.sizes import SizeLike, evaluate, names, parse_size
 from graphc.structs import dataclass, fields
 
-WORD_CHECK, WORD_POSITION, WORD_VALUE = 0, 1, 2
+WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED = range(5)
 FIRST_DIM_WORD = 8
 ALIGNMENT_BYTES = 64
 

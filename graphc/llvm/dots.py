@@ -65,7 +65,7 @@ class DotsWriter(TileWriter):
             self.cell(inner, down.index, w.load(kind, found, 64))
             w.end_loop(down)
 
-        self.blocks(self.sizes.value(self.nest.extents[column]), turn)
+        self.blocks(self.sizes.value(self.nest.extents[column]), turn, k == self.divided)
 
     def width(self) -> Value:
         """The elements of one row of the panel: whole registers."""

@@ -1,4 +1,5 @@
-"""A program as one LLVM module: a function a kernel, and the entry ``step`` that calls them in order."""
+"""A program as one LLVM module: a function a kernel, ``run`` that calls them in order as one member of a team of
+threads, and the entry ``step``."""
 
 from __future__ import annotations
 
@@ -8,25 +9,34 @@ from typing import NamedTuple
 
 from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
-from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
+from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
+from graphc.kernels.split import divided_level, waits
 from graphc.llvm.dots import DotsWriter
-from graphc.llvm.nest import CONTEXT, I64, NestWriter
+from graphc.llvm.nest import CONTEXT, I64, MEMBER, SHIFT, NestWriter
 from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
+from graphc.llvm.team import WAIT, add_entry
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.llvm.tile import TileWriter, fitted
 
-MOST_CALLS = 60  # in one function, which keeps it under 500 lines even where each can fail
+TEAM = Value("%team", "ptr")
+RUN = "run"
+MOST_CALLS = 40  # in one function, which keeps it under 500 lines even where each can fail
 
 
 class Call(NamedTuple):
-    """A call that the program makes: the function, whether it can fail, and a comment."""
+    """A call that the program makes: the function, what it is, a comment, and the number of the wait before it.
+
+    kind: "part" of the program, "divided" among the members of a team, "whole" for a kernel and "check" for a check
+    that member 0 does alone. wait: 0 for none.
+    """
 
     name: str
-    fails: bool
+    kind: str
     note: str = ""
+    wait: int = 0
 
 
 def emit(program: Program, target: Target) -> str:
@@ -34,36 +44,66 @@ def emit(program: Program, target: Target) -> str:
     module = Module("graphc", target.triple, target.fma, target.avx512)
     words = _words(program)
     calls: list[Call] = []
+    before = waits(program)
+    n_waits = 0
     for position, kernel in enumerate(program.kernels):
         name = f"{kernel.name}_{position}"
         kernel = fitted(kernel, target) if isinstance(kernel, Nest) and kernel.schedule.tile_row >= 0 else kernel
         _function(module, name, kernel, program, words)
-        calls.append(Call(name, not isinstance(kernel, Nest), f"nodes {', '.join(map(str, kernel.nodes))}"))
+        kind = "check" if not isinstance(kernel, Nest) else "divided" if divided_level(kernel) >= 0 else "whole"
+        # What a check finds is looked at behind a wait, and no member is at a later check before all have looked.
+        wait = before[position] or (bool(calls) and (calls[-1].kind == "check") != (kind == "check"))
+        n_waits += wait
+        note = f"nodes {', '.join(map(str, kernel.nodes))}"
+        calls.append(Call(name, kind, note, n_waits if wait else 0))
     level = 0
     while len(calls) > MOST_CALLS:
         parts = [calls[k : k + MOST_CALLS] for k in range(0, len(calls), MOST_CALLS)]
         calls = [_part(module, f"part{level}_{n}", part) for n, part in enumerate(parts)]
         level += 1
-    _part(module, "step", calls)
+    _part(module, RUN, calls)
+    add_entry(module, RUN)
     return module.text()
 
 
 def _part(module: Module, name: str, calls: Sequence[Call]) -> Call:
-    """A function that makes some calls in order and leaves with the first failure; ``step`` is the exported one."""
+    """A function that makes some calls in order, as one member of a team, and leaves behind the first failure."""
     w = Writer(module)
+    first = w.icmp("eq", MEMBER, const(I64, 0))
+    status = w.gep(CONTEXT, const(I64, WORD_FAILED), I64)
+    checked = True  # what an earlier part ended with may be a check
     for call in calls:
         if call.note:
             w.comment(call.note)
-        if not call.fails:
-            w.call(call.name, "void", [CONTEXT])
-            continue
-        failed = w.call(call.name, "i32", [CONTEXT])
-        branch = w.if_(w.icmp("ne", failed, const("i32", 0)), expected=False)
-        w.ret(failed)
-        w.end_if(branch)
-    w.ret(const("i32", 0))
-    module.define(name, "i32", [CONTEXT], w, *(() if name == "step" else ("internal", "noinline")))
-    return Call(name, True)
+        if call.wait:
+            together = w.if_(w.icmp("ne", SHIFT, const(I64, 0)))
+            w.call(WAIT, "void", [TEAM, SHIFT, const(I64, call.wait)])
+            w.end_if(together)
+        if checked and call.kind != "check":
+            _leave_if_failed(w, w.cast("trunc", w.load(I64, status), "i32"))
+        checked = call.kind == "check"
+        if call.kind == "part":
+            _leave_if_failed(w, w.call(call.name, "i32", [CONTEXT, MEMBER, SHIFT, TEAM]))
+        elif call.kind == "divided":
+            w.call(call.name, "void", [CONTEXT, MEMBER, SHIFT])
+        elif call.kind == "whole":
+            alone = w.if_(first)
+            w.call(call.name, "void", [CONTEXT, MEMBER, SHIFT])
+            w.end_if(alone)
+        else:
+            alone = w.if_(w.and_(first, w.icmp("eq", w.load(I64, status), const(I64, 0))))
+            w.store(w.cast("sext", w.call(call.name, "i32", [CONTEXT]), I64), status)
+            w.end_if(alone)
+    w.ret(w.cast("trunc", w.load(I64, status), "i32") if name == RUN else const("i32", 0))
+    module.define(name, "i32", [CONTEXT, MEMBER, SHIFT, TEAM], w, "internal", "noinline")
+    return Call(name, "part")
+
+
+def _leave_if_failed(w: Writer, status: Value) -> None:
+    """Return what a check found, which all members see once they have waited for it."""
+    branch = w.if_(w.icmp("ne", status, const("i32", 0)), expected=False)
+    w.ret(status)
+    w.end_if(branch)
 
 
 def _words(program: Program) -> dict[int, int]:
@@ -85,7 +125,7 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
         writer = tiled if how.tile_row >= 0 else RunningWriter if how.running >= 0 else NestWriter
         writer(w, kernel, program.buffers, locate, sizes).write()
         w.ret()
-        module.define(name, "void", [CONTEXT], w, "internal", "noinline")
+        module.define(name, "void", [CONTEXT, MEMBER, SHIFT], w, "internal", "noinline")
         return
     check = _index_check if isinstance(kernel, IndexCheck) else _finite_check
     check(w, kernel, program.buffers[kernel.buffer], locate(w, kernel.buffer), sizes)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from graphc.graph.formula import Affine
 from graphc.graph.scalar import Instr, const_value
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import LANES, Access, Buffer, Code, Condition, Flat, Nest, Reduction
+from graphc.kernels.split import divided_level
 from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, lanes, like, vector
@@ -25,6 +26,7 @@ APART = 4  # accumulators of a reduction with short turns, a power of two
 SHORT_BODY = 8  # instructions
 NEAR = 8  # elements apart at most that shuffles bring together; a gather is slower
 CONTEXT = Value("%ctx", "ptr")
+MEMBER, SHIFT = Value("%member", I64), Value("%shift", I64)  # of a team of 2**shift: parameters of each nest
 
 
 @dataclass(slots=True)
@@ -56,6 +58,10 @@ class NestWriter:
         scratch = {nest.scratch} if nest.scratch >= 0 else set()
         self.pointers = {k: locate(w, k) for k in sorted({*nest.reads(), *nest.writes(), *scratch})}
         self.sizes = sizes
+        self.divided = divided_level(nest)
+        if nest.scratch >= 0 and self.divided >= 0:
+            own, kind = w.mul(MEMBER, sizes.value(nest.schedule.panel)), MEMORY[buffers[nest.scratch].dtype.name]
+            self.pointers[nest.scratch] = w.gep(self.pointers[nest.scratch], own, kind)
         self.vector = nest.schedule.vector
         self.order = (*nest.schedule.order, *nest.reduced)
         self.level = {v: k + 1 for k, v in enumerate(self.order)}
@@ -130,9 +136,10 @@ class NestWriter:
         variable = order[k]
         extent = self.sizes.value(self.nest.extents[variable])
         if variable == self.vector:
-            self.blocks(extent, lambda start, mask: self.inside(k, env, start, mask))
+            self.blocks(extent, lambda start, mask: self.inside(k, env, start, mask), k == self.divided)
             return
-        loop = self.w.loop(const(I64, 0), extent, const(I64, 1))
+        start, stop = self.share(extent) if k == self.divided else (const(I64, 0), extent)
+        loop = self.w.loop(start, stop, const(I64, 1))
         self.inside(k, env, loop.index, env.mask)
         self.w.end_loop(loop)
 
@@ -144,11 +151,37 @@ class NestWriter:
         self.at_level("post", k + 1, inner)
         self.output_level(k + 1, inner)
 
-    def blocks(self, extent: Value, turn: Callable[[Value, Value | None], None]) -> None:
-        """Whole vectors in a loop, then what is left under a mask."""
+    def share(self, units: Value) -> tuple[Value, Value]:
+        """The first of the units that fall to this member of the team, and the first that do not."""
+        w = self.w
+        begin = w.op("lshr", w.mul(units, MEMBER), SHIFT)
+        return begin, w.op("lshr", w.mul(units, w.add(MEMBER, const(I64, 1))), SHIFT)
+
+    def shared_loop(self, units: Value, step: int, turn: Callable[[Value], None]) -> None:
+        """A loop over ``units`` groups of ``step`` points, of which this member does its share."""
+        w = self.w
+        begin, end = (w.mul(place, const(I64, step)) for place in self.share(units))
+        loop = w.loop(begin, end, const(I64, step))
+        turn(loop.index)
+        w.end_loop(loop)
+
+    def by_first(self, turn: Callable[[], None]) -> None:
+        """What member 0 does alone."""
+        opened = self.w.if_(self.w.icmp("eq", MEMBER, const(I64, 0)))
+        turn()
+        self.w.end_if(opened)
+
+    def blocks(self, extent: Value, turn: Callable[[Value, Value | None], None], divided: bool = False) -> None:
+        """Whole vectors in a loop, then what is left under a mask; divided: among the members of a team."""
         w, n = self.w, self.lanes
         if not extent.text.startswith("%"):
             whole, rest = int(extent.text) // n * n, int(extent.text) % n
+            if divided:
+                if whole:
+                    self.shared_loop(const(I64, whole // n), n, lambda start: turn(start, None))
+                if rest:
+                    self.by_first(lambda: turn(const(I64, whole), w.lane_mask(n, const(I64, rest))))
+                return
             if whole:
                 loop = w.loop(const(I64, 0), const(I64, whole), const(I64, n))
                 turn(loop.index, None)
@@ -157,10 +190,15 @@ class NestWriter:
                 turn(const(I64, whole), w.lane_mask(n, const(I64, rest)))
             return
         end = w.and_(extent, const(I64, -n))
-        loop = w.loop(const(I64, 0), end, const(I64, n))
-        turn(loop.index, None)
-        w.end_loop(loop)
-        tail = w.if_(w.icmp("slt", end, extent))
+        if divided:
+            self.shared_loop(w.op("lshr", extent, const(I64, n.bit_length() - 1)), n, lambda start: turn(start, None))
+            left = w.and_(w.icmp("slt", end, extent), w.icmp("eq", MEMBER, const(I64, 0)))
+        else:
+            loop = w.loop(const(I64, 0), end, const(I64, n))
+            turn(loop.index, None)
+            w.end_loop(loop)
+            left = w.icmp("slt", end, extent)
+        tail = w.if_(left)
         turn(end, w.lane_mask(n, w.sub(extent, end)))
         w.end_if(tail)
 

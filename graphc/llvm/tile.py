@@ -60,6 +60,8 @@ class TileWriter(NestWriter):
             super().output_level(k, env)
             return
         column, row = schedule.order[-2:]
+        by_columns = k == self.divided and self.has_many_columns()
+        by_rows = k <= self.divided and not by_columns
 
         def columns(start: Value, vectors: int, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
@@ -71,9 +73,14 @@ class TileWriter(NestWriter):
                 at.index[row] = first
                 self.tile(at, count, vectors, panel)
 
-            self.row_blocks(rows)
+            self.row_blocks(rows, by_rows)
 
-        self.column_blocks(columns)
+        self.column_blocks(columns, by_columns)
+
+    def has_many_columns(self) -> bool:
+        """Whether the columns make more than one tile."""
+        extent = self.nest.extents[self.vector]
+        return not isinstance(extent, int) or extent >= 2 * self.lanes * self.nest.schedule.tile[1]
 
     def inside(self, k: int, env: Env, index: Value, mask: Value | None) -> None:
         """One turn of an outer loop; what depends on row or column is left to the tile."""
@@ -88,8 +95,11 @@ class TileWriter(NestWriter):
         self.at_level("post", 0, env)
         self.output_level(0, env)
 
-    def column_blocks(self, turn: Turn) -> None:
+    def column_blocks(self, turn: Turn, divided: bool) -> None:
         """Tiles along the columns: as many full ones as fit, the rest in vectors, the last one masked."""
+        if divided:
+            self.shared_columns(turn)
+            return
         w, n = self.w, self.lanes
         vectors = self.nest.schedule.tile[1]
         extent = self.sizes.value(self.nest.extents[self.vector])
@@ -114,10 +124,58 @@ class TileWriter(NestWriter):
             mask = w.lane_mask(n, const(I64, rest % n)) if rest % n else None
             turn(const(I64, full), -(-rest // n), mask)
 
-    def row_blocks(self, turn: Callable[[Value, int], None]) -> None:
+    def shared_columns(self, turn: Turn) -> None:
+        """Full tiles along the columns divided among the team; the rest is member 0's."""
+        w, n = self.w, self.lanes
+        vectors = self.nest.schedule.tile[1]
+        extent = self.sizes.value(self.nest.extents[self.vector])
+        step = n * vectors
+        if not extent.text.startswith("%"):
+            full, rest = int(extent.text) // step * step, int(extent.text) % step
+            self.shared_loop(const(I64, full // step), step, lambda start: turn(start, vectors, None))
+            if rest:
+                mask = w.lane_mask(n, const(I64, rest % n)) if rest % n else None
+                self.by_first(lambda: turn(const(I64, full), -(-rest // n), mask))
+            return
+        over = w.urem(extent, const(I64, step))
+        units = w.new(I64, f"udiv i64 {extent.text}, {step}")
+        self.shared_loop(units, step, lambda start: turn(start, vectors, None))
+
+        def left() -> None:
+            loop = w.loop(w.sub(extent, over), extent, const(I64, n))
+            turn(loop.index, 1, w.lane_mask(n, w.sub(extent, loop.index)))
+            w.end_loop(loop)
+
+        self.by_first(left)
+
+    def shared_rows(self, turn: Callable[[Value, int], None]) -> None:
+        """Full tiles along the rows divided among the team; the rest is member 0's."""
+        w = self.w
+        rows = self.nest.schedule.tile[0]
+        extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
+        if not extent.text.startswith("%"):
+            full, rest = int(extent.text) // rows * rows, int(extent.text) % rows
+            self.shared_loop(const(I64, full // rows), rows, lambda start: turn(start, rows))
+            if rest:
+                self.by_first(lambda: turn(const(I64, full), rest))
+            return
+        over = w.urem(extent, const(I64, rows))
+        self.shared_loop(w.new(I64, f"udiv i64 {extent.text}, {rows}"), rows, lambda start: turn(start, rows))
+
+        def left() -> None:
+            loop = w.loop(w.sub(extent, over), extent, const(I64, 1))
+            turn(loop.index, 1)
+            w.end_loop(loop)
+
+        self.by_first(left)
+
+    def row_blocks(self, turn: Callable[[Value, int], None], divided: bool) -> None:
         """Tiles along the rows: full ones, then the rest in one smaller tile where it is known, row by row where
         not.
         """
+        if divided:
+            self.shared_rows(turn)
+            return
         w = self.w
         rows = self.nest.schedule.tile[0]
         extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])

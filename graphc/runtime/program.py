@@ -17,6 +17,7 @@ from graphc.kernels.layout import (
     IN_ARENA,
     PERSISTENT,
     WORD_POSITION,
+    WORD_TEAM,
     WORD_VALUE,
     Buffer,
     Layout,
@@ -39,12 +40,14 @@ from graphc.runtime.fastcall import FastCall
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
 from graphc.runtime.store import WANTED, Guard, Store
+from graphc.runtime.team import team_of
 from graphc.structs import dataclass
 
 T = TypeVar("T")
 Entry = Callable[[int], int]
 
 _RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
+_TEAM_ABOVE_NS = 15_000  # predicted; below, waiting for each other takes more than it saves
 _MOST_CONTEXTS = 256
 
 _WITHOUT_LOCK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
@@ -96,7 +99,7 @@ class Program:
     __slots__ = (
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
         "_aimed", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls", "_solver",
-        "debug", "guard", "layout", "name", "slots", "store",
+        "_team", "debug", "guard", "layout", "name", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +110,7 @@ class Program:
         *,
         name: str = "step",
         debug: bool = False,
+        threads: int = 1,
         allocate: Allocator = zeroed,
     ) -> None:
         layout = compiled.layout
@@ -130,6 +134,7 @@ class Program:
         self._by_shapes: dict[tuple[tuple[int, ...], ...], Context] = {}
         self._busy = False
         self.debug = debug
+        self._team = team_of(threads) if threads > 1 and _may_pay(layout) else None
         self._owned = store.addresses() if store is not None else range(0)
         self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
         self._hypers, self._kept = _hyper_memory([b for b in layout.buffers if b.role == "hyper"])
@@ -155,6 +160,8 @@ class Program:
         """A new context for these dimensions, its inputs' words not yet set."""
         slow = evaluate(self.layout.cost_ns, dims) > _RELEASE_ABOVE_NS
         context = Context(self.layout, dims, self._released if slow else self._held)
+        if self._team is not None and evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS:
+            context.words[WORD_TEAM] = self._team.address
         self.point(context)
         return context
 
@@ -372,6 +379,11 @@ class Program:
     def owns(self, array: Array) -> bool:
         """Whether an array lies in the memory of weights and states."""
         return self._address_of(array) in self._owned
+
+
+def _may_pay(layout: Layout) -> bool:
+    """Whether a call may be so long that a team shares it: always where that depends on run-time sizes."""
+    return not isinstance(layout.cost_ns, int) or layout.cost_ns > _TEAM_ABOVE_NS
 
 
 def _hyper_memory(buffers: Sequence[Buffer]) -> tuple[dict[str, Array], Bytes]:

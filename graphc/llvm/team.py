@@ -1,0 +1,194 @@
+"""A team of threads as LLVM: the program's entry that calls it, the wait of its members, and a member's life.
+
+A team is an array of words, each alone on its cache line. The caller of ``step`` is member 0. It notes the job, adds
+one to ``turn`` and does its share; the others look at ``turn``, for a while in a loop and then asleep, do theirs and
+add one to ``left``. Members wait for each other by adding to ``arrived`` until it holds all of them as often as they
+have waited. Who finds the team at work already does the whole job alone.
+"""
+
+from __future__ import annotations
+
+from graphc.kernels.layout import WORD_FAILED, WORD_TEAM
+from graphc.llvm.target import Target
+from graphc.llvm.text import Module
+
+LINE_WORDS = 8  # words of a cache line
+BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN = range(9)  # the line of each word
+N_WORDS = 9 * LINE_WORDS
+SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
+PATIENCE = 512  # looks at ``arrived`` before a member offers its core to others
+WAIT = "team_wait"
+WORKER = "team_worker"
+_FUTEX = {"x86_64": 202, "aarch64": 98}  # Linux's number of the system call
+
+
+def can_have_team(target: Target) -> bool:
+    """Whether members can sleep and be woken there: on Linux, on the architectures whose system calls are known."""
+    return "linux" in target.triple and target.triple.split("-")[0] in _FUTEX
+
+
+def _at(line: int) -> str:
+    return f"getelementptr i8, ptr %team, i64 {8 * LINE_WORDS * line}"
+
+
+def _pause(triple: str) -> str:
+    """An instruction that tells the core that this is a waiting loop."""
+    return {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}[
+        triple.split("-")[0]
+    ]
+
+
+def add_entry(module: Module, run: str) -> None:
+    """Adds the exported ``step``, which runs ``run(context, member, shift, team)`` by the context's team, and the wait
+    that ``run`` calls. ``shift``: the logarithm of the number of members."""
+    if not any(part in module.triple for part in _FUTEX):
+        empty = f"define internal void @{WAIT}(ptr %team, i64 %shift, i64 %n) nounwind"
+        module.functions[WAIT] = f"{empty} {{\n  ret void\n}}"
+        module.functions["step"] = "\n".join(
+            [
+                "define i32 @step(ptr %ctx) nounwind {",
+                f"  %failed = getelementptr i64, ptr %ctx, i64 {WORD_FAILED}",
+                "  store i64 0, ptr %failed",
+                f"  %status = call i32 @{run}(ptr %ctx, i64 0, i64 0, ptr null)",
+                "  ret i32 %status",
+                "}",
+            ]
+        )
+        return
+    pause = _pause(module.triple)
+    module.declare("sched_yield", "i32", [])
+    module.declare("syscall", "i64", ["i64", "..."])
+    number = next(n for arch, n in _FUTEX.items() if module.triple.startswith(arch))
+    module.functions[WAIT] = f"""define internal void @{WAIT}(ptr %team, i64 %shift, i64 %n) nounwind noinline {{
+  %arrived = {_at(ARRIVED)}
+  %old = atomicrmw add ptr %arrived, i64 1 acq_rel
+  %all = shl i64 %n, %shift
+  br label %look
+look:
+  %turns = phi i64 [ 0, %0 ], [ %next, %wait ], [ 0, %yield ]
+  %now = load atomic i64, ptr %arrived acquire, align 8
+  %there = icmp uge i64 %now, %all
+  br i1 %there, label %done, label %wait
+wait:
+  {pause}
+  %next = add i64 %turns, 1
+  %long = icmp ugt i64 %next, {PATIENCE}
+  br i1 %long, label %yield, label %look
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %look
+done:
+  ret void
+}}"""
+    module.functions["step"] = f"""define i32 @step(ptr %ctx) nounwind {{
+  %failed = getelementptr i64, ptr %ctx, i64 {WORD_FAILED}
+  store i64 0, ptr %failed
+  %word = getelementptr i64, ptr %ctx, i64 {WORD_TEAM}
+  %team = load ptr, ptr %word
+  %none = icmp eq ptr %team, null
+  br i1 %none, label %alone, label %ask
+alone:
+  %status = call i32 @{run}(ptr %ctx, i64 0, i64 0, ptr null)
+  ret i32 %status
+ask:
+  %shift_at = {_at(SHIFT)}
+  %shift = load i64, ptr %shift_at
+  %single = icmp eq i64 %shift, 0
+  br i1 %single, label %alone, label %take
+take:
+  %busy = {_at(BUSY)}
+  %took = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
+  %mine = extractvalue {{ i64, i1 }} %took, 1
+  br i1 %mine, label %together, label %alone
+together:
+  %arrived = {_at(ARRIVED)}
+  store atomic i64 0, ptr %arrived monotonic, align 8
+  %left = {_at(LEFT)}
+  store atomic i64 0, ptr %left monotonic, align 8
+  %job_context = {_at(JOB_CONTEXT)}
+  store ptr %ctx, ptr %job_context
+  %job_run = {_at(JOB_RUN)}
+  store ptr @{run}, ptr %job_run
+  %turn = {_at(TURN)}
+  %before = atomicrmw add ptr %turn, i64 1 seq_cst
+  %asleep_at = {_at(ASLEEP)}
+  %asleep = load atomic i64, ptr %asleep_at seq_cst, align 8
+  %some = icmp ne i64 %asleep, 0
+  br i1 %some, label %wake, label %work
+wake:
+  %woken = call i64 (i64, ...) @syscall(i64 {number}, ptr %turn, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  br label %work
+work:
+  %result = call i32 @{run}(ptr %ctx, i64 0, i64 %shift, ptr %team)
+  %size = shl i64 1, %shift
+  %others = sub i64 %size, 1
+  br label %look
+look:
+  %turns = phi i64 [ 0, %work ], [ %next, %wait ], [ 0, %yield ]
+  %gone = load atomic i64, ptr %left acquire, align 8
+  %all = icmp uge i64 %gone, %others
+  br i1 %all, label %done, label %wait
+wait:
+  {pause}
+  %next = add i64 %turns, 1
+  %long = icmp ugt i64 %next, {PATIENCE}
+  br i1 %long, label %yield, label %look
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %look
+done:
+  store atomic i64 0, ptr %busy release, align 8
+  ret i32 %result
+}}"""
+
+
+def worker_text(target: Target) -> str:
+    """The module of ``team_worker(team, member)``, which a thread runs until ``STOP`` is set."""
+    number = _FUTEX[target.triple.split("-")[0]]
+    return f"""target triple = "{target.triple}"
+declare i64 @syscall(i64, ...)
+define void @{WORKER}(ptr %team, i64 %member) nounwind {{
+  %turn = {_at(TURN)}
+  %asleep = {_at(ASLEEP)}
+  %left = {_at(LEFT)}
+  %stop_at = {_at(STOP)}
+  %shift_at = {_at(SHIFT)}
+  %job_context = {_at(JOB_CONTEXT)}
+  %job_run = {_at(JOB_RUN)}
+  br label %rest
+rest:
+  %seen = phi i64 [ 0, %0 ], [ %now, %work ]
+  br label %look
+look:
+  %turns = phi i64 [ 0, %rest ], [ %next, %wait ], [ 0, %awake ]
+  %now = load atomic i64, ptr %turn acquire, align 8
+  %called = icmp ne i64 %now, %seen
+  br i1 %called, label %job, label %wait
+wait:
+  {_pause(target.triple)}
+  %next = add i64 %turns, 1
+  %long = icmp ugt i64 %next, {SPINS}
+  br i1 %long, label %sleep, label %look
+sleep:
+  %more = atomicrmw add ptr %asleep, i64 1 seq_cst
+  %low = trunc i64 %seen to i32
+  %slept = call i64 (i64, ...) @syscall(i64 {number}, ptr %turn, i32 128, i32 %low, ptr null, ptr null, i32 0)
+  br label %awake
+awake:
+  %fewer = atomicrmw sub ptr %asleep, i64 1 seq_cst
+  br label %look
+job:
+  %stop = load atomic i64, ptr %stop_at acquire, align 8
+  %stops = icmp ne i64 %stop, 0
+  br i1 %stops, label %end, label %work
+work:
+  %ctx = load ptr, ptr %job_context
+  %run = load ptr, ptr %job_run
+  %shift = load i64, ptr %shift_at
+  %status = call i32 %run(ptr %ctx, i64 %member, i64 %shift, ptr %team)
+  %gone = atomicrmw add ptr %left, i64 1 release
+  br label %rest
+end:
+  ret void
+}}
+"""

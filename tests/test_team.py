@@ -1,0 +1,176 @@
+"""Steps on a team of threads: the bits of one thread, failures, forks, idle members, steps beside each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import graphc as gc
+from graphc.runtime import program
+from graphc.runtime.team import thread_count
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(thread_count(2) < 2, reason="one core, or no way to wake a thread")
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call goes to the team, however short."""
+    monkeypatch.setattr(program, "_TEAM_ABOVE_NS", -1)
+
+
+def classifier(threads: int, widths: tuple[int, ...] = (19, 70, 33, 10)) -> gc.TrainStep:
+    """Products, row reductions, a loss, indices from data, an optimizer with states."""
+    x, y = gc.input("x", (gc.dim("N"), widths[0])), gc.input("y", (gc.dim("N"),), dtype="int32")
+    h = gc.nn.mlp(x, list(widths[1:]), activation="tanh")
+    loss = gc.mean(gc.cross_entropy(h, y))
+    return gc.compile(loss, gc.optim.adam(lr=0.01), threads=threads, cache=False)
+
+
+def batch(n: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Rows for the classifier."""
+    rng = np.random.default_rng(seed)
+    return {"x": rng.standard_normal((n, 19)).astype(np.float32), "y": rng.integers(0, 10, n).astype(np.int32)}
+
+
+def test_the_bits_of_one_thread() -> None:
+    one, two = classifier(1), classifier(2)
+    for turn, n in enumerate([1, 2, 7, 8, 16, 33, 64, 257] * 4):
+        assert one(**batch(n, turn)) == two(**batch(n, turn))
+    for name, value in one.params.items():
+        np.testing.assert_array_equal(value, two.params[name])
+    for name, value in one.state.items():
+        np.testing.assert_array_equal(value, two.state[name])
+
+
+def test_functions_of_every_kind_of_loop() -> None:
+    x = gc.input("x", (gc.dim("N"), 12))
+    table = gc.input("table", (9, 5))
+    at = gc.input("at", (gc.dim("N"),), dtype="int32")
+    made = {
+        "running": gc.cumsum(x, axis=1),
+        "running over rows": gc.cumsum(x, axis=0),
+        "turned": gc.transpose(x) * 2,
+        "folded": gc.sum(x, axis=0),
+        "all": gc.sum(x),
+        "scattered": gc.index_add(table, at, gc.exp(x[:, :5])),
+        "dots": x @ gc.const(np.linspace(0, 1, 12, dtype=np.float32)),
+        "batched": gc.matmul(gc.expand_dims(x, 2), gc.expand_dims(x, 1)),
+        "best": gc.argmax(x, axis=1),
+    }
+    one, two = (gc.compile(made, threads=t, cache=False) for t in (1, 2))
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 15, 16, 40):
+        given = {
+            "x": rng.standard_normal((n, 12)).astype(np.float32),
+            "table": rng.standard_normal((9, 5)).astype(np.float32),
+            "at": rng.integers(0, 9, n).astype(np.int32),
+        }
+        first, second = one(**given), two(**given)
+        for name, value in first.items():
+            np.testing.assert_array_equal(value, second[name], err_msg=f"{name} at {n}")
+
+
+def test_a_failed_check_leaves_all_members_ready() -> None:
+    one, two = classifier(1), classifier(2)
+    for n in (5, 40):
+        bad = batch(n)
+        bad["y"][n - 1] = 10
+        for _ in range(50):
+            with pytest.raises(gc.IndexRangeError, match=f"index 10 at position {n - 1}"):
+                two(**bad)
+        assert one(**batch(n)) == two(**batch(n))
+
+
+def test_a_failure_inside_a_long_program() -> None:
+    """More calls than one function holds, with an index that is computed inside and out of range."""
+    x = gc.input("x", (gc.dim("N"), 4))
+    table = gc.input("table", (8, 4))
+    value = x
+    for k in range(70):
+        value = gc.tanh(value @ gc.const(np.full((4, 4), 0.1 + k / 100, np.float32)))
+        if k % 20 == 10:
+            value = value + gc.take(table, gc.cast(gc.sum(x, axis=1), "int32"), axis=0)
+    function = gc.compile(value, threads=2, cache=False)
+    alone = gc.compile(value, threads=1, cache=False)
+    table_now = np.ones((8, 4), np.float32)
+    for n in (3, 20):
+        for row in (0, n - 1):
+            bad = np.zeros((n, 4), np.float32)
+            bad[row] = 2
+            with pytest.raises(gc.IndexRangeError, match=f"index 8 at position {row}"):
+                function(x=bad, table=table_now)
+        good = np.full((n, 4), 0.5, np.float32)
+        np.testing.assert_array_equal(function(x=good, table=table_now), alone(x=good, table=table_now))
+
+
+def test_epochs_in_native_code() -> None:
+    one, two = classifier(1), classifier(2)
+    data = batch(230)
+    first = one.fit(data, batch_size=32, epochs=3, progress=False)
+    second = two.fit(data, batch_size=32, epochs=3, progress=False)
+    assert first.step_losses.tolist() == second.step_losses.tolist()
+
+
+def test_steps_of_two_python_threads_at_once() -> None:
+    steps = [classifier(2) for _ in range(2)]
+    alone = classifier(1)
+    wanted = [alone(**batch(64, k)) for k in range(60)]
+    found: list[list[float]] = [[], []]
+
+    def work(number: int) -> None:
+        found[number] += [steps[number](**batch(64, k)) for k in range(60)]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted, wanted]
+
+
+def test_an_idle_team_uses_no_core() -> None:
+    step = classifier(2)
+    step(**batch(64))
+    time.sleep(0.1)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_runs_alone() -> None:
+    code = """
+import os, sys
+sys.path.insert(0, "tests")
+import test_team as t
+from graphc.runtime import program
+program._TEAM_ABOVE_NS = -1
+step = t.classifier(2)
+step(**t.batch(64))
+child = os.fork()
+loss = step(**t.batch(64, 1))
+if child == 0:
+    other = t.classifier(2)
+    other(**t.batch(64))
+    os._exit(0 if other(**t.batch(64, 1)) == loss else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, timeout=120)
+    assert done.returncode == 0
+
+
+def test_the_variable_and_what_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_THREADS", "1")
+    assert thread_count(None) == 1
+    monkeypatch.setenv("GRAPHC_THREADS", "some")
+    with pytest.raises(gc.GraphcError, match="GRAPHC_THREADS='some' given; needs a number"):
+        thread_count(None)
