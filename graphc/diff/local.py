@@ -145,12 +145,10 @@ class Domain:
 def without_unused(formula: Formula, inputs: list[Node]) -> tuple[Formula, tuple[Node, ...]]:
     """The formula with reads that its body does not name dropped, and operands that nothing names dropped."""
     needed = formula.body.reads()
-    builder = BodyBuilder()
-    table: list[Scalar | None] = [None] * len(formula.reads)
-    for new, old in enumerate(needed):
-        table[old] = builder.read(new, inputs[formula.reads[old].operand].dtype)
-    values = builder.include(formula.body, table)
-    formula = replace(formula, reads=tuple(formula.reads[k] for k in needed), body=builder.finish(values[-1]))
+    if needed != tuple(range(len(formula.reads))):
+        number = {old: new for new, old in enumerate(needed)}
+        instrs = [i._replace(attr=number[i.attr]) if i.op == "read" else i for i in formula.body.instrs]  # type: ignore[index]
+        formula = replace(formula, reads=tuple(formula.reads[k] for k in needed), body=Body(tuple(instrs)))
     operands: dict[int, int] = {}
 
     def note(index: Index) -> None:
@@ -169,7 +167,10 @@ def without_unused(formula: Formula, inputs: list[Node]) -> tuple[Formula, tuple
             note(guard.data)
     for index in formula.write:
         note(index)
-    return map_operands(formula, operands.__getitem__), tuple(inputs[k] for k in operands)
+    used = tuple(operands)
+    if used != tuple(range(len(used))):
+        formula = map_operands(formula, operands.__getitem__)
+    return formula, tuple(inputs[k] for k in used)
 
 
 def _behind(formula: Formula, lead: Shape) -> Formula:

@@ -73,7 +73,7 @@ def finite(name: str, left: Side, right: Side, why: str, domain: tuple[float, fl
     return Rule(name, "finite", as_pattern(left), as_pattern(right), why, domain)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Rules that belong together, tried in their order."""
 
@@ -474,19 +474,29 @@ def may_fire(rules: RuleSet, body: Body) -> bool:
 def rule_set(tables: tuple[Table, ...], options: Options) -> RuleSet:
     """The rules of ``tables`` whose labels ``options`` allow."""
     found: dict[str, list[Rule]] = {}
+    links: Links = {}
     for each in tables:
         for rule in each.only(options.labels).rules:
             assert isinstance(rule.left, Apply)
             found.setdefault(rule.left.op, []).append(rule)
-    links: dict[tuple[str, str], dict[tuple[bool, str], None]] = {}
-    for rules in found.values():
-        for rule in rules:
-            _link(rule.left, links)
+        for pair, demands in _links(each, options.labels).items():
+            links.setdefault(pair, {}).update(demands)
     kept = {pair: tuple(demands) for pair, demands in links.items()}
     return RuleSet(options, {op: tuple(rules) for op, rules in found.items()}, kept)
 
 
-def _link(pattern: Pattern, links: dict[tuple[str, str], dict[tuple[bool, str], None]]) -> None:
+Links = dict[tuple[str, str], dict[tuple[bool, str], None]]
+
+
+@lru_cache(maxsize=256)
+def _links(table: Table, labels: tuple[str, ...]) -> Links:
+    links: Links = {}
+    for rule in table.only(labels).rules:
+        _link(rule.left, links)
+    return links
+
+
+def _link(pattern: Pattern, links: Links) -> None:
     if not isinstance(pattern, Apply):
         return
     for k, arg in enumerate(pattern.args):
