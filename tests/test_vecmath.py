@@ -289,13 +289,21 @@ def test_values_that_are_exact(scalar: str) -> None:
     np.testing.assert_array_equal(function("hypot", scalar)(3 * small, 4 * small), 5 * small)
 
 
+def specials(dtype: type[np.floating]) -> Array:
+    """Zeros, infinities, NaN, denormals, and the edges of the octaves that logarithms are split into."""
+    tiny = np.ldexp(dtype(1), -(149 if dtype == np.float32 else 1074) + np.arange(60, dtype=np.int32))
+    edges = np.ldexp(dtype(0.75), np.arange(-120, 120, dtype=np.int32))
+    found = [np.array(SPECIAL).astype(dtype), tiny, 3 * tiny, edges]
+    return np.concatenate([*found, np.nextafter(edges, dtype(0)), np.nextafter(edges, dtype(np.inf))])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_at_any_width(name: str, rng: np.random.Generator) -> None:
     """Scalars, other lane counts, the out-of-line form and, where this CPU can run it, AVX2 code agree to the bit."""
     for scalar, dtype in SCALARS.items():
         bits = np.uint32 if scalar == "float" else np.uint64
         args = [rng.integers(0, np.iinfo(bits).max, 3000, dtype=bits).view(dtype) for _ in range(ARITY[name])]
-        args = [np.concatenate([a, rng.normal(size=3000).astype(dtype) * 30]) for a in args]
+        args = [np.concatenate([a, rng.normal(size=3000).astype(dtype) * 30, specials(dtype)]) for a in args]
         wanted = function(name, scalar)(*args)
         others = [
             compiled(name, scalar, lanes=0),

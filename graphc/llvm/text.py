@@ -228,10 +228,6 @@ class Writer:
         """a / b of floats."""
         return self.op("fdiv", a, b, flags)
 
-    def frem(self, a: Value, b: Value) -> Value:
-        """C's fmod; LLVM calls libm for it, so prefer ``vecmath.fmod``."""
-        return self.op("frem", a, b)
-
     def fneg(self, a: Value) -> Value:
         """-a of a float."""
         return self.new(a.type, f"fneg {a.type} {a.text}")
@@ -255,10 +251,6 @@ class Writer:
     def srem(self, a: Value, b: Value) -> Value:
         """The remainder of ``sdiv``."""
         return self.op("srem", a, b)
-
-    def udiv(self, a: Value, b: Value) -> Value:
-        """a / b of unsigned integers."""
-        return self.op("udiv", a, b)
 
     def urem(self, a: Value, b: Value) -> Value:
         """The remainder of ``udiv``."""
@@ -287,10 +279,6 @@ class Writer:
     def lshr(self, a: Value, b: Value) -> Value:
         """Right shift, zeros shifted in."""
         return self.op("lshr", a, b)
-
-    def ashr(self, a: Value, b: Value) -> Value:
-        """Right shift, signs shifted in."""
-        return self.op("ashr", a, b)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c rounded once. Without the instruction: floats by way of double (rounded twice), doubles by libm."""
