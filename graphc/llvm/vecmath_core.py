@@ -181,43 +181,43 @@ def split(x: Term) -> tuple[Term, Term]:
     return floats((moved & ((1 << fmt.mantissa) - 1)) + least) - 1.0, moved >> fmt.mantissa
 
 
-def _log1p_tail(f: Term) -> tuple[Term, Term, Term | None]:
-    """a, b and c (None for 0) with log(1 + f) - f = a · b + c, for f in [-1/4, 1/2].
+def _log1p_tail(f: Term, square: Term) -> tuple[Term, Term]:
+    """a and b with log(1 + f) = f - f²/2 + a · b, for f in [-1/4, 1/2] and its square.
 
     In float by a polynomial, in double by s = f / (2 + f), log(1 + f) = 2 atanh(s), which halves its degree.
     Source of the second: FreeBSD msun ``e_log.c`` (Sun Microsystems, 1993), method in its comment.
     """
     table = format_of(f).table
-    square = f * f
     if f.scalar == "float":
-        return square, poly(f, (-0.5, *table["log"])), None
+        return square, f * poly(f, table["log"])
     s = f / (f + 2.0)
     z = s * s
-    half = square * 0.5
-    return s, fma(z, poly(z, table["log_atanh"]), half), -half
+    return s, fma(z, poly(z, table["log_atanh"]), square * 0.5)
 
 
 def log_sum(f: Term, k: Term, base: str = "") -> Term:
     """k · log(2) + log(1 + f) to base e, or to base 2 or 10 (``base`` "2" or "10"), with two-piece sums.
 
-    An infinite or NaN sum passes.
+    With ``wide`` instructions an infinite k and a NaN pass.
     """
     table = format_of(f).table
-    a, b, c = _log1p_tail(f)
-    head = f
+    square = f * f
+    a, b = _log1p_tail(f, square)
+    head, rest = f, None
     if base:
         # f · log_b(e) exactly, as a sum: head + (rounding error + low piece + the tail's share).
         high, low = table["log2e" if base == "2" else "log10e"]
-        tail = a * b if c is None else fma(a, b, c)
+        tail = fma(a, b, square * -0.5)
         head = f * high
-        a, b, c = tail, tail.const(high), fma(f, low, fma(f, high, -head))
+        a, b, rest = tail, tail.const(high), fma(f, low, fma(f, high, -head))
     high, low = {"": table["ln2"], "2": (1.0, 0.0), "10": table["log10_2"]}[base]
     # k · high is exact and, unless 0, the larger part: so what rounding took from the sum is found by two subtractions.
     total = fma(k, high, head)
     error = fma(k, high, -total) + head
+    if wide(f):
+        error = select(error < 1.0, error, 1.0)  # it is far smaller; where k is infinite it is NaN
     small = error if not low else fma(k, low, error)
-    result = total + fma(a, b, small if c is None else small + c)
-    return select(error.isnan(), total, result) if wide(f) else result
+    return total + fma(a, b, fma(square, -0.5, small) if rest is None else small + rest)
 
 
 def log_specials(x: Term, y: Term) -> Term:
