@@ -593,6 +593,52 @@ def _empty_sums(t: DType) -> Case:
     return Case(g)
 
 
+def _visits(t: DType) -> Case:
+    """Elementwise nodes that are stored, read by one another and reduced: one visit to each of their points."""
+    g = Graph()
+    x, y = leaf(g, "x", (N, 37), t), leaf(g, "y", (N, 37), t)
+    p = leaf(g, "p", (N, 37), t, "state")
+    a = maps(g, lambda u, v: u * v - v, x, y)
+    total = reduces(g, maps(g, lambda u: u * u, x), (0, 1), "sum")
+    b = maps(g, lambda u, v: sym.maximum(u, v) + 1, a, x)
+    rows, tops = reduces(g, b, (1,), "sum"), reduces(g, a, (1,), "max")
+    columns = reduces(g, maps(g, lambda u: u - 2, y), (0,), "sum")
+    pairs = view(g, maps(g, lambda u: u + u, leaf(g, "z", (N, 3), t)), (N,), (var(0), constant(1)))
+    stacked = maps(g, lambda u, v: u + v, a, view(g, rows, (N, 37), (var(0),)))
+    g.updates = {p: maps(g, lambda u, v: u + v, p, b)}
+    g.outputs = {"a": a, "b": b, "total": total, "rows": rows, "tops": tops, "columns": columns, "stacked": stacked}
+    g.outputs["pairs"] = pairs
+    g.outputs["all"] = reduces(g, maps(g, lambda u: u * u, pairs), (0,), "sum")
+    return Case(g)
+
+
+def _rows_joined(t: DType) -> Case:
+    """Sums along what lies side by side, few columns, and elements two and three apart."""
+    g = Graph()
+    x, w = leaf(g, "x", (N, 40), t), leaf(g, "w", (40, 2), t)
+    z = product(g, x, w, "ij,jk->ik")
+    first, second = (view(g, z, (N,), (var(0), constant(c))) for c in range(2))
+    d = maps(g, lambda u, v: u * v - v, first, second)
+    both = maps(
+        g,
+        lambda u, v: u + v,
+        view(g, d, (N, 2), (var(0),), (Guard("eq", var(1)),)),
+        view(g, maps(g, lambda u: u + u, d), (N, 2), (var(0),), (Guard("eq", var(1, -1)),)),
+    )
+    third = view(g, leaf(g, "q", (40, 3), t), (40,), (var(0), constant(2)))
+    g.outputs = {
+        "z": z,
+        "both": both,
+        "columns": reduces(g, both, (0,), "sum"),
+        "gram": product(g, x, both, "ni,nj->ij"),
+        "rows": reduces(g, x, (1,), "sum"),
+        "tops": reduces(g, leaf(g, "y", (N, 40), t), (1,), "max"),
+        "third": maps(g, lambda u: u + u, third),
+        "mv": product(g, leaf(g, "u", (N, 40), t), third, "ij,j->i"),
+    }
+    return Case(g)
+
+
 NUMBERS = ("float32", "float64", "int32", "int64")
 FLOATS = ("float32", "float64")
 CASES: dict[str, tuple[Callable[[DType], Case], tuple[str, ...]]] = {
@@ -616,6 +662,8 @@ CASES: dict[str, tuple[Callable[[DType], Case], tuple[str, ...]]] = {
     "relabels": (_relabels, NUMBERS),
     "mixed": (_mixed, FLOATS),
     "empty_sums": (_empty_sums, NUMBERS),
+    "visits": (_visits, NUMBERS),
+    "rows_joined": (_rows_joined, NUMBERS),
 }
 EACH = [(name, dtype) for name, (_, dtypes) in CASES.items() for dtype in dtypes]
 BATCHES = (1, 7, 32)

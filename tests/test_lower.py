@@ -82,6 +82,22 @@ def test_cumulative_sums_are_one_pass() -> None:
     assert running.count(False) == 1 and len(running) == len(case.graph.outputs)
 
 
+def test_reductions_visit_with_what_they_reduce() -> None:
+    """Elementwise nodes, those made from them and the reductions of both are one nest, which stores them on the way."""
+    case = make("visits", "float32")
+    nests = [k for k in lower(case.graph).kernels if isinstance(k, Nest)]
+    visits = [k for k in nests if k.inner]
+    assert visits and max(len(k.reductions) for k in visits) >= 2
+    assert max(len(k.inner) for k in visits) >= 2
+
+
+def test_rows_are_joined_a_vector_at_once() -> None:
+    """Sums along rows keep the partial results of as many rows as a vector has lanes."""
+    case = make("rows_joined", "float32")
+    nests = [k for k in lower(case.graph).kernels if isinstance(k, Nest)]
+    assert sum(k.schedule.rows >= 0 for k in nests) == 3
+
+
 def test_nothing_depends_on_the_order_of_sets() -> None:
     """The same graph gives the same program."""
     assert lower(make("dense", "float32").graph) == lower(make("dense", "float32").graph)

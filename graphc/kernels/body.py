@@ -61,12 +61,14 @@ class Address:
 
 @dataclass(slots=True)
 class NestBody:
-    """Writes one program of a nest. ``here``: nodes whose value at the nest's own point is at hand."""
+    """Writes one program of a nest. ``here``: nodes whose value at the nest's own point is at hand, which is their
+    element at ``own``."""
 
     address: Address
     kept: Container[Node]
     extents: tuple[SizeLike, ...]
     loads: list[Access]
+    own: tuple[Affine, ...]
     builder: BodyBuilder = field(default_factory=BodyBuilder)
     here: dict[Node, Scalar] = field(default_factory=dict)
 
@@ -81,15 +83,12 @@ class NestBody:
             self.loads.append(access)
         return self.builder.read(self.loads.index(access), node.dtype)
 
-    def value(self, node: Node, table: Sequence[Affine | None], at_point: bool) -> Scalar:
-        """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0.
-
-        at_point: whether the table is the identity, so that nodes in ``here`` are met at this very point.
-        """
+    def value(self, node: Node, table: Sequence[Affine | None]) -> Scalar:
+        """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0."""
         formula = node.formula
         guards = tuple(substitute_guard(g, table) for g in formula.guards)
         guards = tuple(g for g in guards if not always(g, self.extents))
-        reads = [self._read(node, r, table, guards, at_point) for r in formula.reads]
+        reads = [self._read(node, r, table, guards) for r in formula.reads]
         indices = [None if t is None else index_value(self.builder, t) for t in table]
         result = self.builder.include(formula.body, reads, indices)[-1]
         return self.chosen(guards, node.inputs, result)
@@ -100,7 +99,7 @@ class NestBody:
         formula = node.formula
         outer = tuple(g for g in formula.guards if not always(g, self.extents))
         table: list[Affine | None] = [None] * len(formula.extents)
-        reads = [self._read(node, r, table, outer, False) for r in formula.reads]
+        reads = [self._read(node, r, table, outer) for r in formula.reads]
         result = self.builder.include(formula.body, reads)[-1]
         return self.chosen([g for g in guards if g in outer], node.inputs, result)
 
@@ -121,14 +120,11 @@ class NestBody:
         data = self.load(operands[guard.data.operand], guard.data.index, (), operands)
         return expr == self.builder.cast(data, int64)
 
-    def _read(
-        self, node: Node, read: Read, table: Sequence[Affine | None], outer: tuple[Guard, ...], at_point: bool
-    ) -> Scalar:
+    def _read(self, node: Node, read: Read, table: Sequence[Affine | None], outer: tuple[Guard, ...]) -> Scalar:
         operand = node.inputs[read.operand]
         index = tuple(_moved(i, table) for i in read.index)
         own = tuple(g for g in (substitute_guard(g, table) for g in read.guards) if not always(g, self.extents))
-        plain_index = all(isinstance(i, Affine) and i.variable() == k for k, i in enumerate(index))
-        if at_point and operand in self.here and plain_index and len(index) == len(operand.shape):
+        if operand in self.here and index == self.own:
             return self.chosen(own, node.inputs, self.here[operand])
         if operand in self.kept:
             moved = Read(0, index)
@@ -139,7 +135,7 @@ class NestBody:
         if own or any(isinstance(i, FromData) for i in index):
             raise InternalError(f"lower: node {operand.number} is read under a guard and has no buffer")
         inner: list[Affine | None] = [i for i in index if isinstance(i, Affine)]
-        return self.value(operand, inner, at_point and plain_index)
+        return self.value(operand, inner)
 
 
 def _moved(index: Index, table: Sequence[Affine | None]) -> Index:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from graphc.graph.primitives import cost_of
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike, evaluate, product
-from graphc.kernels.form import Kernel, Nest, Program
+from graphc.kernels.form import SOURCES, Kernel, Nest, Program
 from graphc.structs import dataclass
-
-SOURCES = ("const", "size", "index", "acc", "read")  # instructions that compute nothing
 
 # Picoseconds: of one operation in a vector loop, of one multiply-add in a register tile, of one byte moved, of a
 # kernel's call.

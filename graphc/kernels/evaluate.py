@@ -178,16 +178,19 @@ def _nest(place: Place) -> None:
     values = _code(place, nest.body, [])
     mask = place.holds(nest.guards)
     results = [_reduced(nest, r, values, mask, full) for r in nest.reductions]
+    inner = [(s, place.offsets(s.access), place.holds(s.access.guards), values[s.value]) for s in nest.inner]
     after = _code(place, nest.post, results)
     shape = full[: nest.n_out] + (1,) * (len(full) - nest.n_out)
     ready = [(s, place.offsets(s.access), place.holds(s.access.guards), after[s.value]) for s in nest.stores]
+    for store, at, condition, value in inner:
+        _store(place, store, at, condition, value, full)
     for store, at, condition, value in ready:
         _store(place, store, at, condition, value, shape)
 
 
 def _overlaps(nest: Nest) -> None:
     """Raises InternalError where a nest loads what another of its points stores."""
-    for store in nest.stores:
+    for store in (*nest.inner, *nest.stores):
         for load in nest.loads:
             if load.buffer == store.access.buffer and (store.add or load.flat != store.access.flat or load.data):
                 raise InternalError(f"evaluate: {nest.name} loads buffer {load.buffer} elsewhere than it stores it")

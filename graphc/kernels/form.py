@@ -2,6 +2,7 @@
 
 A ``Program`` is buffers and kernels in order. A ``Nest`` computes, for every point of its output variables,
 
+    inner_s[...] = value_s at every reduced point                (for each of its inner stores)
     acc_r = combine over the reduced variables of value_r        (for each of its reductions)
     store_s[...] = value_s                                       (for each of its stores)
 
@@ -24,6 +25,8 @@ from graphc.graph.sizes import Size, SizeLike, product
 from graphc.structs import dataclass
 
 LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
+SOURCES = ("const", "size", "index", "acc", "read")  # instructions that compute nothing
+NEAR = 8  # elements apart at most that shuffles bring together; a gather is slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Schedule:
     columns has an accumulator of its own, and a fixed tree joins them to one vector. ``panel`` holds the rows' numbers.
     running: the last output variable where a guard alone ties it to the one reduced variable: each of its points adds
     to the accumulators what the guard admits anew; else -1.
+    rows: the last output variable where the vector variable is reduced and the partial results of 16 or 8 of its points
+    are joined at once (each by the same tree); else -1.
     """
 
     order: tuple[int, ...]
@@ -147,12 +152,14 @@ class Schedule:
     panel: SizeLike = 0
     dots: bool = False
     running: int = -1
+    rows: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
     """See the module. extents: the output variables, then the reduced ones. nodes: the graph nodes that it computes.
-    scratch: the buffer of the schedule's panel, -1 for none; it holds nothing before or after.
+    scratch: the buffer of the schedule's panel, -1 for none; it holds nothing before or after. inner: stores of values
+    of the body, each at every point, to an element of its own.
     """
 
     name: str
@@ -167,6 +174,7 @@ class Nest:
     guards: tuple[Condition, ...] = ()
     nodes: tuple[int, ...] = ()
     scratch: int = -1
+    inner: tuple[Store, ...] = ()
 
     @property
     def reduced(self) -> tuple[int, ...]:
@@ -184,7 +192,7 @@ class Nest:
 
     def writes(self) -> tuple[int, ...]:
         """The buffers that it writes, ascending."""
-        return tuple(sorted({s.access.buffer for s in self.stores}))
+        return tuple(sorted({s.access.buffer for s in (*self.inner, *self.stores)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +266,7 @@ def run_time_sizes(nest: Nest) -> list[Size]:
 
     for extent in nest.extents:
         note(extent)
-    for access in (*nest.loads, *(s.access for s in nest.stores)):
+    for access in (*nest.loads, *(s.access for s in (*nest.inner, *nest.stores))):
         for flat in (access.flat, *(d.at for d in access.data), *(g.data[1] for g in access.guards if g.data)):
             note(flat.const)
             for _, stride in flat.terms:

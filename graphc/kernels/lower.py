@@ -7,11 +7,11 @@ would close a cycle, the new value gets a buffer of its own and is copied at the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
-from graphc.graph.formula import Formula, Read, always, data_indices, plain
+from graphc.graph.formula import Formula, Read, always, data_indices, plain, var
 from graphc.graph.graph import ConstValue, Graph, Node, Origin, copy_node, rebuild
 from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
 from graphc.graph.sizes import SizeLike, names
@@ -164,7 +164,7 @@ def _place_updates(work: Lowering) -> None:
         for member in group.nodes:
             for node, same in loads(member, work.plan.kept):
                 found = readers.setdefault(base(node), {})
-                elementwise = same and node.kind in PERSISTENT and member is not group.root
+                elementwise = same and node.kind in PERSISTENT and member in group.maps
                 found[group.number] = found.get(group.number, True) and elementwise
     for target, value in work.graph.updates.items():
         group = work.plan.group_of[value]
@@ -230,21 +230,25 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     extents = root.formula.extents if root is not None else group.maps[0].shape
     shape = group.nodes[0].shape
     accesses: list[Access] = []
-    body = NestBody(address, work.plan.kept, extents, accesses)
-    post = NestBody(address, work.plan.kept, shape, accesses)
-    reductions: tuple[Reduction, ...] = ()
+    body = NestBody(address, work.plan.kept, extents, accesses, tuple(var(v) for v in group.along))
+    post = NestBody(address, work.plan.kept, shape, accesses, plain(len(shape)))
     guards: tuple[Condition, ...] = ()
-    code = Code()
     if root is not None:
-        result = body.point(root)
-        code, (position,) = _code(body.builder, [result])
-        reductions = (Reduction(root.formula.combine, position, root.dtype),)
         guards = address.conditions([g for g in root.formula.guards if not always(g, extents)], root.inputs)
-        post.here[root] = post.accumulator(0, root)
-    identity = [None] * len(shape)
+    for node in group.inner:
+        body.here[node] = body.value(node, body.own)
+    kept_inside = [node for node in group.inner if node in work.stored]
+    code, found = _code(body.builder, [body.point(r) for r in group.roots] + [body.here[n] for n in kept_inside])
+    reductions = tuple(Reduction(r.formula.combine, p, r.dtype) for r, p in zip(group.roots, found, strict=False))
+    inner = tuple(
+        Store(Access(work.buffer(n), Flat(0, _plain_terms(n, group.along))), p)
+        for n, p in zip(kept_inside, found[len(group.roots) :], strict=True)
+    )
+    for number, reduction in enumerate(group.roots):
+        post.here[reduction] = post.accumulator(number, reduction)
     for node in group.maps:
-        post.here[node] = post.value(node, identity, True)
-    wanted = [(node, leaf) for node in group.nodes for leaf in _targets(work, node)]
+        post.here[node] = post.value(node, post.own)
+    wanted = [(node, leaf) for node in group.roots + group.maps for leaf in _targets(work, node)]
     after, positions = _code(post.builder, [post.here[node] for node, _ in wanted])
     stores = tuple(
         Store(Access(work.buffer(leaf), Flat(0, _plain_terms(leaf))), position)
@@ -253,6 +257,7 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     order = Schedule(tuple(range(len(shape))))
     nodes = tuple(n.number for n in group.nodes)
     nest = Nest(name, extents, len(shape), tuple(accesses), code, reductions, after, stores, order, guards, nodes)
+    nest = replace(nest, inner=inner)
     is_product = root is not None and product_of(root.formula) is not None and len(code.instrs) == 3 and not guards
     return [_with_panel(work, schedule(_used_loads(nest), is_product))]
 
@@ -271,8 +276,9 @@ def _targets(work: Lowering, node: Node) -> list[Node]:
     return ([node] if node in work.stored else []) + work.in_place.get(node, [])
 
 
-def _plain_terms(node: Node) -> tuple[tuple[int, SizeLike], ...]:
-    return tuple((v, s) for v, s in enumerate(strides(node.shape)))
+def _plain_terms(node: Node, along: Sequence[int] = ()) -> tuple[tuple[int, SizeLike], ...]:
+    """The strides of a node's axes, axis k along variable k or ``along[k]``."""
+    return tuple(sorted(zip(along or range(len(node.shape)), strides(node.shape), strict=True)))
 
 
 def _used_loads(nest: Nest) -> Nest:
@@ -305,7 +311,7 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
         f"{name}_zero", (size,), 1, (), Code(), (), zero, (Store(whole, position),), Schedule((0,)), (), (root.number,)
     )
     accesses: list[Access] = []
-    post = NestBody(address, work.plan.kept, formula.extents, accesses)
+    post = NestBody(address, work.plan.kept, formula.extents, accesses, ())
     value = post.point(root, formula.guards)
     code, (position,) = _code(post.builder, [value])
     guards = tuple(g for g in formula.guards if not always(g, formula.extents))

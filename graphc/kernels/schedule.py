@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from graphc.graph.formula import Affine, Shape
+from graphc.graph.primitives import cost_of
 from graphc.graph.sizes import SizeLike, product
-from graphc.kernels.form import LANES, Access, Code, Flat, Nest, Schedule
+from graphc.kernels.form import LANES, NEAR, SOURCES, Access, Code, Flat, Nest, Schedule
 from graphc.structs import replace
 
 FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
 TURNING = 4  # register operations that turn one vector of a right operand
 JOINING = 45  # register operations that join a register's worth of accumulators to one vector
+SHORT_BODY = 4  # instructions
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
 
@@ -36,6 +38,9 @@ def schedule(nest: Nest, is_product: bool) -> Nest:
     if nest.reduced:
         candidates.append(nest.reduced[-1])
     best = min(candidates, key=lambda v: (_cost(nest, v), -v), default=-1)
+    rows = _rows_variable(nest)
+    if best >= nest.n_out and rows >= 0:
+        return replace(nest, schedule=_in_rows(nest, rows))
     if best >= nest.n_out or best < 0:
         return replace(nest, schedule=Schedule(order, best))
     return replace(nest, schedule=Schedule(tuple(v for v in order if v != best) + (best,), best))
@@ -46,7 +51,9 @@ def _running(nest: Nest) -> int:
 
     So each of its points admits what an earlier one did, and perhaps more.
     """
-    if len(nest.reduced) != 1 or len(nest.guards) != 1 or any(r.combine.startswith("arg") for r in nest.reductions):
+    if nest.inner or len(nest.reduced) != 1 or len(nest.guards) != 1:
+        return -1
+    if any(r.combine.startswith("arg") for r in nest.reductions):
         return -1
     guard, (summed,) = nest.guards[0], nest.reduced
     terms = dict(guard.expr.terms)
@@ -77,13 +84,38 @@ def _cost(nest: Nest, variable: int) -> float:
     share = -(-extent // lanes) / extent  # registers for one point
     inside = {i.attr for i in nest.body.instrs if i.op == "read"}
     turns = min(nominal(product(tuple(nest.extents[v] for v in nest.reduced))), NOMINAL) if nest.reductions else 0
-    body = len(nest.body.instrs) + sum(
-        _access_cost(a, variable, lanes) for k, a in enumerate(nest.loads) if k in inside
-    )
+    each = [a for k, a in enumerate(nest.loads) if k in inside] + [s.access for s in nest.inner]
+    body = len(nest.body.instrs) + sum(_access_cost(a, variable, lanes) for a in each)
     outer = [a for k, a in enumerate(nest.loads) if k not in inside] + [s.access for s in nest.stores]
+    rows = _rows_variable(nest) if variable >= nest.n_out else -1
+    if rows >= 0:
+        after = len(nest.post.instrs) + sum(_access_cost(a, rows, lanes) for a in outer)
+        return turns * share * body + (JOINING + after) / lanes
     if variable >= nest.n_out:
         return turns * share * body + 8 * len(nest.reductions) + len(nest.post.instrs) + len(outer)
     return share * (turns * body + len(nest.post.instrs) + sum(_access_cost(a, variable, lanes) for a in outer))
+
+
+def _rows_variable(nest: Nest) -> int:
+    """The output variable whose points may be joined a vector at once, -1 for none: there are enough of them, and what
+    one adds is short enough to be written for each lane."""
+    if len(nest.reductions) != 1 or nest.inner or nest.guards or nest.reductions[0].combine.startswith("arg"):
+        return -1
+    own = [i for i in nest.body.instrs if i.op not in SOURCES]
+    if len(own) > SHORT_BODY or any(cost_of(i.op) > 1 for i in own):
+        return -1
+    inside = {i.attr for i in nest.body.instrs if i.op == "read"}
+    each = [a for k, a in enumerate(nest.loads) if k in inside]
+    if any(a.data or a.guards for a in each) or any(i.op == "index" for i in nest.body.instrs):
+        return -1
+    lanes = LANES[nest.reductions[0].dtype.name]
+    found = [v for v in range(nest.n_out) if nominal(nest.extents[v]) >= lanes and any(a.moves_with(v) for a in each)]
+    return max(found, default=-1)
+
+
+def _in_rows(nest: Nest, rows: int) -> Schedule:
+    others = tuple(v for v in range(nest.n_out) if v != rows)
+    return Schedule((*others, rows), nest.reduced[-1], rows=rows)
 
 
 def _access_cost(access: Access, variable: int, lanes: int) -> float:
@@ -94,6 +126,8 @@ def _access_cost(access: Access, variable: int, lanes: int) -> float:
         return float(lanes)
     if stride in (1, -1):
         return 1.0
+    if isinstance(stride, int) and 1 < stride <= NEAR:
+        return 2.0 * stride
     return 0.25 if stride == 0 else float(lanes)
 
 
@@ -192,7 +226,7 @@ def _mergeable(nest: Nest, first: int) -> bool:
     named = {i.attr for code in (nest.body, nest.post) for i in code.instrs if i.op == "index"}
     if first in named or inner in named or nest.guards:
         return False
-    for access in (*nest.loads, *(s.access for s in nest.stores)):
+    for access in (*nest.loads, *(s.access for s in (*nest.inner, *nest.stores))):
         if access.guards or access.data:
             if any(access.moves_with(v) for v in (first, inner)):
                 return False
@@ -238,6 +272,7 @@ def _merge(nest: Nest, first: int) -> Nest:
         n_out=nest.n_out - 1,
         loads=tuple(access(a) for a in nest.loads),
         stores=tuple(replace(s, access=access(s.access)) for s in nest.stores),
+        inner=tuple(replace(s, access=access(s.access)) for s in nest.inner),
         body=code(nest.body),
         post=code(nest.post),
     )

@@ -39,6 +39,8 @@ def _kernel(program: Program, kernel: Kernel, position: int) -> str:
             note = f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
         elif v == schedule.running:
             note = "  # running: the accumulators go on from point to point"
+        elif v == schedule.rows:
+            note = "  # joined a vector at once"
         elif v == schedule.tile_row:
             note = f"  # {schedule.tile[0]} rows at once"
         if v == kernel.n_out and kernel.reductions:
@@ -50,6 +52,7 @@ def _kernel(program: Program, kernel: Kernel, position: int) -> str:
         indent += "  "
     if kernel.reductions:
         lines += [f"{indent}{line}" for line in _code(program, kernel, kernel.body.instrs, "b")]
+        lines += [f"{indent}{_access(program, s.access)} = b{s.value}" for s in kernel.inner]
         lines += [f"{indent}acc{n} = {r.combine}(acc{n}, b{r.value})" for n, r in enumerate(kernel.reductions)]
     indent = "  " * (1 + kernel.n_out)
     lines += [f"{indent}{line}" for line in _code(program, kernel, kernel.post.instrs, "t")]

@@ -13,6 +13,7 @@ from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_
 from graphc.kernels.split import divided_level, waits
 from graphc.llvm.dots import DotsWriter
 from graphc.llvm.nest import CONTEXT, I64, MEMBER, SHIFT, NestWriter
+from graphc.llvm.rows import RowsWriter
 from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
@@ -122,7 +123,8 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
             sizes.prepare(size)
         how = kernel.schedule
         tiled = DotsWriter if how.dots else TileWriter
-        writer = tiled if how.tile_row >= 0 else RunningWriter if how.running >= 0 else NestWriter
+        plain = RunningWriter if how.running >= 0 else RowsWriter if how.rows >= 0 else NestWriter
+        writer = tiled if how.tile_row >= 0 else plain
         writer(w, kernel, program.buffers, locate, sizes).write()
         w.ret()
         module.define(name, "void", [CONTEXT, MEMBER, SHIFT], w, "internal", "noinline")

@@ -13,7 +13,7 @@ from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.formula import Affine
 from graphc.graph.scalar import Instr, const_value
 from graphc.graph.sizes import SizeLike
-from graphc.kernels.form import LANES, Access, Buffer, Code, Condition, Flat, Nest, Reduction
+from graphc.kernels.form import LANES, NEAR, Access, Buffer, Code, Condition, Flat, Nest, Reduction
 from graphc.kernels.split import divided_level
 from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
 from graphc.llvm.sizes import Sizes
@@ -24,7 +24,6 @@ from graphc.structs import dataclass, field, replace
 I64 = "i64"
 APART = 4  # accumulators of a reduction with short turns, a power of two
 SHORT_BODY = 8  # instructions
-NEAR = 8  # elements apart at most that shuffles bring together; a gather is slower
 CONTEXT = Value("%ctx", "ptr")
 MEMBER, SHIFT = Value("%member", I64), Value("%shift", I64)  # of a team of 2**shift: parameters of each nest
 
@@ -69,7 +68,7 @@ class NestWriter:
         self.depends = {"body": self._dependence(nest.body), "post": self._dependence(nest.post)}
 
     def _lanes(self) -> int:
-        names = [self.buffers[s.access.buffer].dtype.name for s in self.nest.stores]
+        names = [self.buffers[s.access.buffer].dtype.name for s in (*self.nest.inner, *self.nest.stores)]
         names += [r.dtype.name for r in self.nest.reductions]
         return min(LANES[n] for n in names)
 
@@ -214,8 +213,9 @@ class NestWriter:
     def finish(self, env: Env, results: Sequence[Value]) -> None:
         """The post program on the reductions' results, and the stores."""
         self.compute(env, results)
+        mask = env.mask if self.vector < self.nest.n_out else None
         for store in self.nest.stores:
-            self.store(store.access, env.values["post", store.value], store.add, env)
+            self.store(store.access, env.values["post", store.value], store.add, env, mask)
 
     def compute(self, env: Env, results: Sequence[Value]) -> None:
         """The post program on the reductions' results."""
@@ -327,6 +327,8 @@ class NestWriter:
         w = self.w
         result: list[Value] = []
         at = 0
+        for store in self.nest.inner:
+            self.store(store.access, env.values["body", store.value], False, env, env.mask)
         for reduction in self.nest.reductions:
             if reduction.combine in ("argmax", "argmin"):
                 result += self._better(reduction, accumulators[at], accumulators[at + 1], env)
@@ -677,7 +679,7 @@ class NestWriter:
     def _truth(self, value: Value, dtype: DType) -> Value:
         return self.w.icmp("ne", value, const(value.type, 0)) if dtype.kind == "b" else value
 
-    def store(self, access: Access, value: Value, add: bool, env: Env) -> None:
+    def store(self, access: Access, value: Value, add: bool, env: Env, mask: Value | None) -> None:
         """Store a value, or add it to what is there; only under the mask and the access's guards."""
         w = self.w
         dtype = self.buffers[access.buffer].dtype
@@ -701,7 +703,6 @@ class NestWriter:
                 w.end_if(opened)
             return
         value = value if lanes(value.type) else w.splat(value, self.lanes)
-        mask = env.mask if self.vector < self.nest.n_out else None
         if condition is not None:
             mask = self.widened(condition) if mask is None else w.and_(mask, self.widened(condition))
         if isinstance(stride, int) and 1 < stride <= NEAR and mask is None:

@@ -417,7 +417,9 @@ class TileWriter(NestWriter):
         inner = self.row(env, again.index)
         for store, aside in zip(self.nest.stores, waiting, strict=True):
             stored = vector(MEMORY[self.buffers[store.access.buffer].dtype.name], self.lanes)
-            self.store(store.access, w.load(stored, w.gep(aside, again.index, stored), 64), store.add, inner)
+            self.store(
+                store.access, w.load(stored, w.gep(aside, again.index, stored), 64), store.add, inner, inner.mask
+            )
         w.end_loop(again)
 
     def waiting(self) -> list[Value]:
