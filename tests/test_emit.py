@@ -7,6 +7,7 @@ import pytest
 from loops import BATCHES, EACH, call, compiled, make
 from test_lower import close
 
+import graphc as gc
 from graphc.errors import IndexRangeError
 from graphc.kernels import evaluate
 from graphc.llvm.target import Target, host, host_like
@@ -68,3 +69,16 @@ def test_same_text() -> None:
     assert (
         compiled(make("dense", "float32").graph, host()).text == compiled(make("dense", "float32").graph, host()).text
     )
+
+
+@pytest.mark.parametrize("combine", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize("inner", [15, 16, 19, 50])
+def test_reduced_over_an_outer_and_an_inner_axis(combine: str, inner: int, rng: np.random.Generator) -> None:
+    """What the turns of the outer axis before have left counts once, in however many accumulators the inner runs."""
+    reduce = {"sum": gc.sum, "prod": gc.prod, "max": gc.max, "min": gc.min}[combine]
+    rows, columns = gc.dim("N"), gc.dim("M")
+    given = rng.uniform(0.9, 1.1, (3, inner, 6))
+    wanted = getattr(np, combine)(given, axis=(0, 1))
+    for shape in ((rows, inner, 6), (rows, columns, 6)):
+        found = gc.compile(reduce(gc.input("x", shape, dtype="float64"), axis=(0, 1)))(x=given)
+        np.testing.assert_allclose(found, wanted, rtol=1e-13)

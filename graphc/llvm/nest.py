@@ -277,7 +277,8 @@ class NestWriter:
             if stop.text.startswith("%")
             else const(I64, int(stop.text) // APART * APART)
         )
-        loop = w.loop(const(I64, 0), whole, const(I64, APART), first * APART)
+        fresh = [value for r in self.nest.reductions for value in self.initial(r)]  # first holds what came before
+        loop = w.loop(const(I64, 0), whole, const(I64, APART), first + fresh * (APART - 1))
         after: list[Value] = []
         for turn in range(APART):
             index = loop.index if turn == 0 else w.add(loop.index, const(I64, turn))
