@@ -16,7 +16,7 @@ import pytest
 
 import graphc as gc
 from graphc.dsl.intern import intern
-from graphc.inspect.boxes import BACKWARD, FORWARD, MOST, UPDATE, Boxes, boxes_of, leaves_of
+from graphc.inspect.boxes import BACKWARD, FORWARD, KEPT, UPDATE, Boxes, boxes_of, leaves_of
 from graphc.inspect.layers import layered, longest_paths
 from graphc.inspect.neurons import dense_layers
 from graphc.notation.expressions import graph_lines
@@ -152,9 +152,15 @@ def test_long_networks_are_folded() -> None:
         h = gc.tanh(h @ gc.param(f"w{k}", (3, 3)))
     found = boxes(gc.sum(h))
     folded = [b for b in found.boxes if b.kind == "folded"]
-    assert [b.lane for b in folded] == [FORWARD, BACKWARD] and folded[0].text[0].startswith("… ")
-    assert sum(b.lane == FORWARD and b.kind == "line" for b in found.boxes) == MOST
-    assert len(folded[0].text) == 101 - MOST + 1
+    assert [b.lane for b in folded] == [FORWARD, BACKWARD] and folded[0].row == folded[1].row
+    names = [b.name for b in found.boxes if b.lane == FORWARD and b.kind == "line"]
+    assert len(names) == 2 * KEPT and len(folded[0].text) == 101 - 2 * KEPT + 1
+    assert {b.name for b in found.boxes if b.kind == "param"} == {f"w{k}" for k in (*range(10), *range(91, 100))}
+    lines = [b for b in found.boxes if b.lane == BACKWARD and b.kind == "line"]
+    gradients = [b.name for b in lines if b.name.startswith("d_w")]
+    assert sorted(gradients) == sorted(f"d_w{k}" for k in (*range(10), *range(91, 100)))
+    ends = [(e.start, e.end) for e in found.edges]
+    assert len(ends) == len(set(ends))
     ET.fromstring(gc.draw(gc.sum(h)).svg)
 
 

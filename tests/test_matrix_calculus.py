@@ -194,3 +194,18 @@ def test_numbers_and_conditions_are_put_together(value: Callable[[], gc.Tensor],
     lines = graph_lines(graph)
     exact = evaluate(graph, used(found))[graph.outputs["value"]]
     assert any(np.allclose(f[lines[-1].name], exact, 1e-6, 1e-7) for f in computed(lines, used(found)))
+
+
+def test_layers_in_a_loop_have_names() -> None:
+    h = gc.input("x", (2, 3))
+    for k in range(3):
+        h = gc.nn.dense(h, 3, activation="relu", name=f"fc{k}")
+    out = gc.nn.mlp(h, [4, 2], name="head")
+    assert str(gc.sum(out)).splitlines()[:3] == [
+        "h = relu(x · fc0.w + fc0.b)", "h_2 = relu(h · fc1.w + fc1.b)", "h_3 = relu(h_2 · fc2.w + fc2.b)",
+    ]  # fmt: skip
+    assert str(gc.sum(out)).splitlines()[3].startswith("out = ") and "d_h_2" in str(gc.grad(gc.sum(h), x_of(h)))
+
+
+def x_of(tensor: gc.Tensor) -> gc.Tensor:
+    return intern({"value": tensor}).leaves["x"]

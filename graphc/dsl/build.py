@@ -132,7 +132,7 @@ def _consumed_at_once(order: Iterable[Handle]) -> dict[Handle, bool]:
         for handle in order
         if handle.code is not None
         for operand in handle.operands
-        if operand.code is handle.code and operand.instruction == handle.instruction
+        if handle.made_with(operand)
     }
 
 

@@ -10,9 +10,11 @@ import dis
 import linecache
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import CodeType
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,10 @@ class Leaf:
     suffix: str = ""
 
 
+P = ParamSpec("P")
+H = TypeVar("H", bound="Handle")
+_calls = threading.local()
+
 HandleAttr = Formula | ConstValue | Leaf | int | None
 
 
@@ -61,7 +67,10 @@ class Handle:
     kind: a graph node's kind, or ``updates`` (operand 0, carrying new values: state, value, state, value, …).
     """
 
-    __slots__ = ("kind", "operands", "attr", "dtype", "shape", "op", "label", "code", "instruction", "origins", "inner")
+    __slots__ = (
+        "kind", "operands", "attr", "dtype", "shape", "op", "label", "code", "instruction", "origins", "inner",
+        "finished",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -87,10 +96,15 @@ class Handle:
         self.label = label
         self.origins = origins
         self.inner = False  # whether the instruction that made this made another of it: then that one has the name
-        if code is not None:
-            for operand in operands:
-                if operand.instruction == instruction and operand.code is code:
-                    operand.inner = True
+        self.finished = False  # whether a layer returned this: what reads it belongs to another call, as in a loop
+        for operand in operands:
+            if self.made_with(operand):
+                operand.inner = True
+
+    def made_with(self, operand: Handle) -> bool:
+        """Whether the call that made this made an operand of it too."""
+        same = self.code is not None and operand.code is self.code and operand.instruction == self.instruction
+        return same and not operand.finished
 
     @property
     def leaf(self) -> Leaf:
@@ -155,6 +169,25 @@ def site_of(code: CodeType, instruction: int) -> Site:
     lines = _table(code).lines
     number = lines[instruction // 2] if 0 <= instruction // 2 < len(lines) else code.co_firstlineno
     return Site(code.co_filename, number, linecache.getline(code.co_filename, number).strip())
+
+
+def whole_call(function: Callable[P, H]) -> Callable[P, H]:
+    """A function of users whose result is finished: in a loop, the next call that reads it is another one, though it
+    stands in the same place.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> H:
+        _calls.depth = getattr(_calls, "depth", 0) + 1
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            _calls.depth -= 1
+        if not _calls.depth:  # a layer within a layer is a part of it
+            result.finished = True
+        return result
+
+    return called
 
 
 def caller() -> tuple[CodeType | None, int]:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from graphc.dsl import functions
 from graphc.dsl.composite import log_softmax, softmax
 from graphc.dsl.declare import Start, layer_param
-from graphc.dsl.handle import Layer
+from graphc.dsl.handle import Layer, whole_call
 from graphc.dsl.init import glorot_uniform, he_normal, lecun_normal
 from graphc.dsl.tensor import Tensor, TensorLike, as_tensor, fail
 from graphc.errors import DefinitionError, DTypeError, ShapeError
@@ -42,6 +42,7 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu")
 
 
+@whole_call
 def dense(
     x: TensorLike,
     units: int,
@@ -77,6 +78,7 @@ def dense(
     return result if function is None else function(result)
 
 
+@whole_call
 def mlp(
     x: TensorLike,
     sizes: Sequence[int],

@@ -17,7 +17,9 @@ from graphc.notation.text import line_text
 from graphc.notation.tree import Line, symbols
 from graphc.structs import dataclass
 
-MOST = 60  # lines of one half; of more, those in the middle are folded into one box
+MOST = 40  # lines of the forward half; of more, those in the middle are folded into one box, and their gradients
+KEPT = 10  # lines kept at each end
+Names = dict[str, None]  # in order
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 
 
@@ -72,8 +74,10 @@ def boxes_of(
 ) -> Boxes:
     """The boxes of a forward pass, its gradients and the updates made of them, any of which may be empty."""
     maker = _Maker(leaves)
-    maker.half(FORWARD, forward)
-    maker.half(BACKWARD, _distinct(backward, forward))
+    backward = _distinct(backward, forward)
+    folded = _folded(forward, backward, leaves)
+    maker.half(FORWARD, forward, folded[0])
+    maker.half(BACKWARD, backward, folded[1])
     maker.updates(updates)
     return maker.finished()
 
@@ -84,6 +88,30 @@ def _distinct(lines: Sequence[Line], others: Sequence[Line]) -> list[Line]:
     last = max((int(name[1:]) for name in known), default=0)
     own = [line.name for line in lines if re.fullmatch(r"t\d+", line.name)]
     return renamed(lines, {name: f"t{last + k}" for k, name in enumerate(own, 1)})
+
+
+def _folded(forward: Sequence[Line], backward: Sequence[Line], leaves: Mapping[str, Leaf]) -> tuple[Names, Names]:
+    """The names of the lines that are folded: those in the middle of a long forward half, and of the other half the
+    gradients of these and of leaves that they alone read, with all that stands between them.
+    """
+    if len(forward) <= MOST:
+        return {}, {}
+    middle = dict.fromkeys(line.name for line in forward[KEPT:-KEPT])
+    outside = dict.fromkeys(name for line in forward if line.name not in middle for name in symbols(line.value))
+    inner = [name for line in forward if line.name in middle for name in symbols(line.value)]
+    own = [*middle, *(name for name in inner if name in leaves and name not in outside)]
+    ends = dict.fromkeys(f"d_{name}" for name in own)
+    reads = {line.name: symbols(line.value) for line in backward}
+    after: Names = {}
+    for line in backward:  # each is made of earlier ones
+        if line.name in ends or any(name in after for name in reads[line.name]):
+            after[line.name] = None
+    before: Names = {}
+    for line in reversed(backward):
+        if line.name in ends or line.name in before:
+            before[line.name] = None
+            before.update(dict.fromkeys(reads[line.name]))
+    return middle, {name: None for name in after if name in before}
 
 
 class _Maker:
@@ -105,25 +133,22 @@ class _Maker:
         self.reads[number] = {}
         return number
 
-    def half(self, lane: str, lines: Sequence[Line]) -> None:
-        """The boxes of a half, folded in the middle where it is long."""
-        cut = slice(MOST // 2, len(lines) - MOST // 2) if len(lines) > MOST else slice(0, 0)
-        folded = lines[cut]
-        for k, line in enumerate(lines):
-            if k == cut.start and folded:
-                text = [f"… {len(folded)} lines …", *(line_text(f) for f in folded)]
-                number = self.add(lane, [f.name for f in folded], text, folded[-1].shape, "folded")
-                for f in folded:
-                    self.read(lane, number, f, [g.name for g in folded])
-            if cut.start <= k < cut.stop:
-                continue
-            number = self.add(lane, [line.name], [line_text(line)], line.shape, "line")
-            self.read(lane, number, line, [line.name])
+    def half(self, lane: str, lines: Sequence[Line], folded: Names) -> None:
+        """The boxes of a half; the lines named in ``folded`` have one together."""
+        inside = [line for line in lines if line.name in folded]
+        if inside:
+            text = [f"… {len(inside)} lines …", *(line_text(line) for line in inside)]
+            self.add(lane, [line.name for line in inside], text, inside[-1].shape, "folded")
+        for line in lines:
+            if line.name not in folded:
+                self.add(lane, [line.name], [line_text(line)], line.shape, "line")
+        for line in lines:
+            self.read(lane, self.made_in[lane, line.name], line)
 
-    def read(self, lane: str, number: int, line: Line, own: Sequence[str]) -> None:
+    def read(self, lane: str, number: int, line: Line) -> None:
         """Notes what a line reads: values of its half, of the forward half, or leaves, which get a box."""
         for name in symbols(line.value):
-            if name not in own and (self.is_made(lane, name) or name in self.leaves):
+            if self.is_made(lane, name) or name in self.leaves:
                 self.reads[number][name] = None
 
     def is_made(self, lane: str, name: str) -> bool:
@@ -154,14 +179,16 @@ class _Maker:
             for name in self.reads[number]:
                 leaf = self.leaves.get(name)
                 if leaf is not None and not self.is_made(box.lane, name):
-                    if box.lane == FORWARD and leaf.kind != "hyper":
+                    if box.lane == FORWARD and leaf.kind != "hyper" and box.kind != "folded":
                         self.add(FORWARD, [name], [name], leaf.shape, leaf.kind)
         for number, names in self.reads.items():
             lane = self.boxes[number].lane
+            drawn: dict[int, None] = {}
             for name in names:
                 places = [(lane, name), (BACKWARD, name), (FORWARD, name)]
                 start = next((self.made_in[place] for place in places if place in self.made_in), None)
-                if start is not None and start != number:
+                if start is not None and start != number and start not in drawn:
+                    drawn[start] = None
                     self.edges.append(Edge(start, number, name, self.boxes[start].lane != lane))
         rows = self.rows()
         boxes = [Box(b.lane, b.name, b.text, b.shape, row, b.kind) for b, row in zip(self.boxes, rows, strict=True)]
