@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 import graphc as gc
+from graphc.kernels.layout import WORD_ALONE, WORD_PENALTY, WORD_REST
+from graphc.llvm.team import FEWEST, PERIOD
 from graphc.runtime import program
 from graphc.runtime.team import thread_count
 
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.skipif(thread_count(2) < 2, reason="one core, or no way
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call goes to the team, however short."""
     monkeypatch.setattr(program, "_TEAM_ABOVE_NS", -1)
+    monkeypatch.setattr(program, "_FIRST_PENALTY", -1)
 
 
 def classifier(threads: int, widths: tuple[int, ...] = (19, 70, 33, 10)) -> gc.TrainStep:
@@ -112,6 +115,26 @@ def test_a_failure_inside_a_long_program() -> None:
         np.testing.assert_array_equal(function(x=good, table=table_now), alone(x=good, table=table_now))
 
 
+def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is told that alone it takes no time at all; its calls rest, ever longer, and try again."""
+    monkeypatch.setattr(program, "_FIRST_PENALTY", 0)
+    one, two = classifier(1), classifier(2)
+    assert one(**batch(64)) == two(**batch(64))
+    context = next(iter(two.program._by_shapes.values()))
+    seen = []
+    for _ in range(100):
+        context.words[WORD_ALONE] = 1
+        assert one(**batch(64)) == two(**batch(64))
+        if context.words[WORD_REST] >= FEWEST and context.words[WORD_REST] == context.words[WORD_PENALTY]:
+            seen.append(context.words[WORD_REST])
+    assert seen == [FEWEST, 2 * FEWEST, 4 * FEWEST]
+    context.words[WORD_REST] = 0
+    for _ in range(2 * PERIOD):
+        context.words[WORD_ALONE] = 1 << 62
+        two(**batch(64))
+    assert context.words[WORD_PENALTY] == 0 and -PERIOD <= context.words[WORD_REST] <= 0
+
+
 def test_epochs_in_native_code() -> None:
     one, two = classifier(1), classifier(2)
     data = batch(230)
@@ -153,7 +176,7 @@ import os, sys
 sys.path.insert(0, "tests")
 import test_team as t
 from graphc.runtime import program
-program._TEAM_ABOVE_NS = -1
+program._TEAM_ABOVE_NS = program._FIRST_PENALTY = -1
 step = t.classifier(2)
 step(**t.batch(64))
 child = os.fork()

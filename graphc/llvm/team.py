@@ -4,11 +4,15 @@ A team is an array of words, each alone on its cache line. The caller of ``step`
 one to ``turn`` and does its share; the others look at ``turn``, for a while in a loop and then asleep, do theirs and
 add one to ``left``. Members wait for each other by adding to ``arrived`` until it holds all of them as often as they
 have waited. Who finds the team at work already does the whole job alone.
+
+Whether a team pays is measured too: a core that another process holds makes everyone wait. ``step`` compares what a
+call took with what one took alone. After a slower one the next 16 calls run alone, twice as many after each further
+failure and 1,024 at most; now and then one runs alone to know what that takes today. The bits are the same either way.
 """
 
 from __future__ import annotations
 
-from graphc.kernels.layout import WORD_FAILED, WORD_TEAM
+from graphc.kernels.layout import WORD_ALONE, WORD_FAILED, WORD_PENALTY, WORD_REST, WORD_TEAM
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module
 
@@ -17,6 +21,9 @@ BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN = range(9) 
 N_WORDS = 9 * LINE_WORDS
 SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
 PATIENCE = 512  # looks at ``arrived`` before a member offers its core to others
+FEWEST, MOST = 16, 1024  # calls that run alone after one that was slower together
+PERIOD = 1024  # calls together after which one runs alone
+SOON = 8  # such calls after the very first, which met cold memory
 WAIT = "team_wait"
 WORKER = "team_worker"
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # Linux's number of the system call
@@ -29,6 +36,12 @@ def can_have_team(target: Target) -> bool:
 
 def _at(line: int) -> str:
     return f"getelementptr i8, ptr %team, i64 {8 * LINE_WORDS * line}"
+
+
+def _counter(triple: str) -> str:
+    """The call that reads the machine's steady counter."""
+    kind = {"x86_64": "readcyclecounter", "aarch64": "readsteadycounter"}[triple.split("-")[0]]
+    return f"call i64 @llvm.{kind}()"
 
 
 def _pause(triple: str) -> str:
@@ -55,7 +68,9 @@ def add_entry(module: Module, run: str) -> None:
             ]
         )
         return
-    pause = _pause(module.triple)
+    pause, counter = _pause(module.triple), _counter(module.triple)
+    for name in ("smax", "smin"):
+        module.declare(f"llvm.{name}.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])
     number = next(n for arch, n in _FUTEX.items() if module.triple.startswith(arch))
@@ -94,13 +109,48 @@ ask:
   %shift_at = {_at(SHIFT)}
   %shift = load i64, ptr %shift_at
   %single = icmp eq i64 %shift, 0
-  br i1 %single, label %alone, label %take
+  br i1 %single, label %alone, label %policy
+policy:
+  %alone_at = getelementptr i64, ptr %ctx, i64 {WORD_ALONE}
+  %rest_at = getelementptr i64, ptr %ctx, i64 {WORD_REST}
+  %penalty_at = getelementptr i64, ptr %ctx, i64 {WORD_PENALTY}
+  %took_alone = load i64, ptr %alone_at
+  %rest = load i64, ptr %rest_at
+  %penalty = load i64, ptr %penalty_at
+  %always = icmp slt i64 %penalty, 0
+  %known = icmp ne i64 %took_alone, 0
+  %resting = icmp sgt i64 %rest, 0
+  %stale = icmp sle i64 %rest, -{PERIOD}
+  %unknown = xor i1 %known, true
+  %either = or i1 %resting, %stale
+  %wants = or i1 %unknown, %either
+  %unasked = xor i1 %always, true
+  %measures = and i1 %wants, %unasked
+  br i1 %measures, label %measure, label %take
+measure:
+  %began = {counter}
+  %found = call i32 @{run}(ptr %ctx, i64 0, i64 0, ptr null)
+  %ended = {counter}
+  %took_now = sub i64 %ended, %began
+  %above = sub i64 %took_now, %took_alone
+  %eighth = ashr i64 %above, 3
+  %raised = add i64 %took_alone, %eighth
+  %lower = icmp slt i64 %above, 0
+  %moved = select i1 %lower, i64 %took_now, i64 %raised
+  %estimate = select i1 %known, i64 %moved, i64 %took_now
+  store i64 %estimate, ptr %alone_at
+  %fewer = sub i64 %rest, 1
+  %later = select i1 %resting, i64 %fewer, i64 0
+  %rest_next = select i1 %known, i64 %later, i64 {SOON - PERIOD}
+  store i64 %rest_next, ptr %rest_at
+  ret i32 %found
 take:
   %busy = {_at(BUSY)}
   %took = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic
   %mine = extractvalue {{ i64, i1 }} %took, 1
   br i1 %mine, label %together, label %alone
 together:
+  %start = {counter}
   %arrived = {_at(ARRIVED)}
   store atomic i64 0, ptr %arrived monotonic, align 8
   %left = {_at(LEFT)}
@@ -138,6 +188,21 @@ yield:
   br label %look
 done:
   store atomic i64 0, ptr %busy release, align 8
+  br i1 %always, label %leave, label %judge
+judge:
+  %stop = {counter}
+  %took_together = sub i64 %stop, %start
+  %slower = icmp sgt i64 %took_together, %took_alone
+  %twice = shl i64 %penalty, 1
+  %least = call i64 @llvm.smax.i64(i64 %twice, i64 {FEWEST})
+  %bounded = call i64 @llvm.smin.i64(i64 %least, i64 {MOST})
+  %one_more = sub i64 %rest, 1
+  %penalty_next = select i1 %slower, i64 %bounded, i64 0
+  %rest_then = select i1 %slower, i64 %bounded, i64 %one_more
+  store i64 %penalty_next, ptr %penalty_at
+  store i64 %rest_then, ptr %rest_at
+  br label %leave
+leave:
   ret i32 %result
 }}"""
 

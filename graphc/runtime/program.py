@@ -16,6 +16,7 @@ from graphc.kernels.layout import (
     FIRST_DIM_WORD,
     IN_ARENA,
     PERSISTENT,
+    WORD_PENALTY,
     WORD_POSITION,
     WORD_TEAM,
     WORD_VALUE,
@@ -48,6 +49,7 @@ Entry = Callable[[int], int]
 
 _RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
 _TEAM_ABOVE_NS = 15_000  # predicted; below, waiting for each other takes more than it saves
+_FIRST_PENALTY = 0  # -1: a call goes to the team whatever it takes, for tests
 _MOST_CONTEXTS = 256
 
 _WITHOUT_LOCK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
@@ -162,6 +164,7 @@ class Program:
         context = Context(self.layout, dims, self._released if slow else self._held)
         if self._team is not None and evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS:
             context.words[WORD_TEAM] = self._team.address
+            context.words[WORD_PENALTY] = _FIRST_PENALTY
         self.point(context)
         return context
 

@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import zeroed
 
 VARIABLE = "GRAPHC_THREADS"
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _FUTEX_WAKE = {"x86_64": 202, "aarch64": 98}
 
 
@@ -42,8 +44,16 @@ def thread_count(wanted: int | None) -> int:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may run on; two hardware threads of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for number in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(_SIBLINGS.format(number)).read_text())
+        except OSError:
+            cores.add(str(number))
+    return len(cores)
 
 
 class Team:
