@@ -337,13 +337,14 @@ import sys
 sys.path.insert(0, "tests")
 import handmade, numpy as np
 step = handmade.make_step()
-print("ready", flush=True)
 number = 0
 while True:
     number += 1
     step.params["w"] = np.full(3, number)
     step.state["m"] = np.full(3, number)
     step.save(sys.argv[1])
+    if number == 1:
+        print("ready", flush=True)
 """
 
 
@@ -360,10 +361,8 @@ def test_a_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
         child.kill()
         child.communicate()
         step.load(path)  # raises unless the file is whole
-        assert step.params["w"][0] == step.params["w"][2] or n == 0
-        if step.params["w"][1] != handmade.START[1]:
-            assert np.all(step.params["w"] == step.params["w"][0])
-            assert np.all(step.state["m"] == step.params["w"])
+        assert np.all(step.params["w"] == step.params["w"][0])
+        assert np.all(step.state["m"] == step.params["w"])
         seen.append(float(step.params["w"][0]))
     assert max(seen) >= 1
 
