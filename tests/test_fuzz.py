@@ -21,12 +21,14 @@ from graphc.dsl.calls import call
 from graphc.dsl.intern import Interned, intern
 from graphc.graph.sizes import SizeLike
 from graphc.graph.sizes import evaluate as size_at
+from graphc.graph.text import to_text
 from graphc.graph.verify import verify
 from graphc.kernels.prepare import prepare
 from graphc.ops.record import Draw, Record
 from graphc.ops.registry import REGISTRY
 from graphc.reference import evaluate
 from graphc.rewrite.phases import PHASES, run
+from graphc.rewrite.work import Work
 
 Array = NDArray[np.generic]
 Values = dict[str, Array]
@@ -189,6 +191,21 @@ def check_gradients(number: int, built: Interned, loss: gc.Tensor, given: Values
 def test_random_graphs(block: int) -> None:
     for number in range(block, GRAPHS, 10):
         check(number, draft(number))
+
+
+def test_a_later_phase_misses_nothing_where_it_asks_only_its_own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(0, GRAPHS, 4):
+        made = draft(number)
+        loss = made.loss()
+        leaves = [t for t, _ in made.inputs.values() if t.dtype.kind == "f"]
+        gradients = dict(zip("abcdefghijklmnopqrstuvwxyz", gc.grad(loss, leaves, unused="zero"), strict=False))
+        graph = intern({"loss": loss, **gradients}).graph
+        quick = run(graph, PHASES)
+        with monkeypatch.context() as patched:
+            patched.setattr(Work, "_rests", lambda work, node, inputs, added: False)
+            thorough = run(graph, PHASES)
+        assert to_text(quick.graph) == to_text(thorough.graph), number
+        assert quick.text() == thorough.text(), number
 
 
 def test_every_record_is_drawn_often_enough() -> None:

@@ -17,6 +17,10 @@ class DType:
     """An element type: its name, kind (``f`` float, ``i`` integer, ``b`` boolean) and size in bytes.
 
     The five below are all there are, so one is compared and hashed as the object that it is, which is cheap.
+
+    >>> from copy import deepcopy
+    >>> deepcopy(float32) is float32
+    True
     """
 
     name: str
@@ -27,6 +31,9 @@ class DType:
     def numpy(self) -> np.dtype:
         """The NumPy dtype of the same name."""
         return np.dtype(self.name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return as_dtype, (self.name,)
 
     def __str__(self) -> str:
         return self.name
