@@ -14,14 +14,16 @@ RUN = Path(__file__).parent / "benchmarks" / "run.py"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the harness needs Linux: CPU pinning, /proc")
 
 
-def results(folder: Path, tolerance: str, workload: str = "logreg", more: tuple[str, ...] = ()) -> dict[str, object]:
-    """What the harness keeps of a short run of the NumPy peer."""
+def results(
+    folder: Path, tolerance: str, workload: str = "logreg", more: tuple[str, ...] = (), peer: str = "numpy"
+) -> dict[str, object]:
+    """What the harness keeps of a short run of a peer."""
     out = folder / "out.json"
-    command = [sys.executable, str(RUN), "--peers", "numpy", "--workloads", workload, "--threads", "1", "--rounds", "1"]
+    command = [sys.executable, str(RUN), "--peers", peer, "--workloads", workload, "--threads", "1", "--rounds", "1"]
     command += ["--block-s", "0.001", "--warmup-s", "0", "--tolerance", tolerance, *more]
     command += ["--json", str(out), "--log", str(folder / "log")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    found: dict[str, object] = json.loads(out.read_text(encoding="utf-8"))["runs"][f"{workload}/1"]["numpy"]
+    found: dict[str, object] = json.loads(out.read_text(encoding="utf-8"))["runs"][f"{workload}/1"][peer]
     return found
 
 
@@ -43,3 +45,9 @@ def test_a_changed_workload_by_a_python_of_its_own(tmp_path: Path) -> None:
 
 def test_an_interpreter_that_is_missing_fails_that_peer(tmp_path: Path) -> None:
     assert results(tmp_path, "1e-4", more=("--python", f"numpy={tmp_path / 'python'}")).keys() == {"failed"}
+
+
+@pytest.mark.parametrize("workload", ["lenet", "lstm", "transformer_tiny", "mlp_digits+f64", "autoencoder_deep+prime"])
+def test_graphc_agrees_with_the_reference(workload: str, tmp_path: Path) -> None:
+    """The first five losses, so four updates too, of whole networks are those of another framework in float64."""
+    assert "median_us" in results(tmp_path, "1e-5", workload, peer="graphc")

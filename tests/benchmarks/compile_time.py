@@ -1,6 +1,6 @@
 """Where the time from ``gc.compile`` to a compiled step goes, stage by stage, and what an import and a cache hit cost.
 
-    python compile_time.py [NAME ...]      # workloads, or nodes_COUNT; by default the workloads that graphc has
+    python compile_time.py [NAME ...]      # workloads, or nodes_COUNT; by default all workloads
 
 Each row is the best of several fresh processes, after the imports, in CPU time; every column is that stage alone
 (rewriting inside ``derive`` counts as rewriting). ``hit`` is ``gc.compile`` where the program is on disk.
@@ -37,7 +37,6 @@ STAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "emit": (("graphc.pipeline", "emit"),),
     "llvm": (("graphc.compiler", "compile_program"),),
 }
-LOSSES = {"mlp": peers_graphc.mlp, "custom_loss": peers_graphc.custom_loss}
 Times = dict[str, float]
 
 
@@ -85,10 +84,8 @@ def declared(name: str) -> Callable[[], object]:
     if name.startswith("nodes_"):
         nodes = int(name.removeprefix("nodes_"))
         return lambda: gc.compile(chain(gc, nodes), gc.optim.sgd(lr=0.1))
-    load = workloads.get(name)
-    parameters = {p: gc.param(p, value.shape, init=gc.init.zeros()) for p, value in load.initial.items()}
-    loss = LOSSES[load.kind](gc, load, parameters)
-    return lambda: gc.compile(loss, peers_graphc.optimizer(gc, load.optimizer))
+    loss, optimizer = peers_graphc.declared(gc, workloads.get(name))
+    return lambda: gc.compile(loss, optimizer)
 
 
 def once(name: str) -> Times:
@@ -143,7 +140,7 @@ def main() -> None:
         alone = import_ms("numpy", bytecode)
         print(f"import graphc {import_ms('graphc', bytecode):.0f} ms, of which NumPy alone is {alone:.0f} ms\n")
         print(f"{'ms':18s}" + "".join(f"{stage:>9s}" for stage in (*STAGES, "all", "hit")))
-        names = [n for n in workloads.NAMES if workloads.get(n).kind in LOSSES and not workloads.get(n).epoch]
+        names = [n for n in workloads.NAMES if not workloads.get(n).epoch]
         for name in given.names or [*names, "nodes_2000"]:
             print(row(name, given.repeats, bytecode), flush=True)
 

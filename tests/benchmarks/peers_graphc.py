@@ -11,12 +11,12 @@ import shutil
 import tempfile
 
 import numpy as np
+from graphc_models import LOSSES
 from numpy.typing import NDArray
 from peers import Foreign, Program
 from workloads import Optimizer, Workload
 
 LABEL_DTYPE = "int32"
-LOG_2 = 0.6931471805599453
 
 
 def env(threads: int, variant: str, dtype: str) -> dict[str, str]:
@@ -41,39 +41,6 @@ def optimizer(gc: Foreign, opt: Optimizer) -> Foreign:
     if opt.kind == "adam":
         return gc.optim.adam(lr=opt.lr)
     return gc.optim.adamw(lr=opt.lr, weight_decay=opt.weight_decay)
-
-
-def mlp(gc: Foreign, workload: Workload, p: dict[str, Foreign]) -> Foreign:
-    """The loss of linear layers with an activation between them."""
-    rows, widths = gc.dim("N"), workload.layers
-    activations = {"relu": gc.relu, "tanh": gc.tanh, "gelu": lambda z: gc.gelu(z, approximate="tanh")}
-    activation = activations[workload.activation]
-    x = hidden = gc.input("x", (rows, widths[0]), dtype=workload.dtype)
-    last = len(widths) - 2
-    for place in range(last + 1):
-        z = hidden @ p[f"W{place}"] + p[f"b{place}"]
-        hidden = z if place == last else activation(z)
-    if workload.loss == "ce":
-        return gc.mean(gc.cross_entropy(hidden, gc.input("y", (rows,), dtype="int32")))
-    target = x if workload.loss == "mse_self" else gc.input("y", (rows, widths[-1]), dtype=workload.dtype)
-    return gc.mean((hidden - target) ** 2)
-
-
-def custom_loss(gc: Foreign, workload: Workload, p: dict[str, Foreign]) -> Foreign:
-    """Huber and log-cosh of one residual, mixed by a gate that is learnt too."""
-    rows = gc.dim("N")
-    x = gc.input("x", (rows, workload.sizes["features"]), dtype=workload.dtype)
-    target = gc.input("y", (rows,), dtype=workload.dtype)
-    z = x @ p["W"] + p["b"]
-    residual = z[:, 0] - target
-    size = gc.abs(residual)
-    huber = gc.where(size <= 1.0, 0.5 * residual * residual, size - 0.5)
-    log_cosh = size + gc.log1p(gc.exp(-2.0 * size)) - LOG_2
-    gate = gc.sigmoid(z[:, 1])
-    return gc.mean(gate * huber + (1.0 - gate) * log_cosh)
-
-
-LOSSES = {"mlp": mlp, "custom_loss": custom_loss}
 
 
 def declared(gc: Foreign, workload: Workload) -> tuple[Foreign, Foreign]:
@@ -103,6 +70,4 @@ class Graphc:
 def build(workload: Workload, threads: int, variant: str) -> Program:
     import graphc
 
-    if workload.kind not in LOSSES:
-        raise NotImplementedError(f"no {workload.kind} in this peer yet")
     return Graphc(graphc, workload, threads)
