@@ -40,7 +40,7 @@ from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
 from graphc.kernels.lower import index_users, lower
-from graphc.kernels.memory import place
+from graphc.kernels.memory import n_panels, place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
@@ -51,7 +51,7 @@ LOSS = "loss"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What decides the program besides the graph."""
+    """What decides the program besides the graph; ``cache`` and ``threads`` decide how it is kept and called."""
 
     fast_math: bool = True
     assume_finite: bool = False
@@ -61,8 +61,7 @@ class Options:
 
     def key(self) -> str:
         """The options that decide the program, as text."""
-        options = f"fast_math={self.fast_math} assume_finite={self.assume_finite} debug={self.debug}"
-        return f"{options} threads={self.threads}"
+        return f"fast_math={self.fast_math} assume_finite={self.assume_finite} debug={self.debug}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +249,7 @@ def stages(declared: Declared, options: Options) -> Stages:
     verify(step)
     rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
     verify(rewritten.graph)
-    program = _with_declared(lower(rewritten.graph, index_users(step), options.threads), declared)
+    program = _with_declared(lower(rewritten.graph, index_users(step)), declared)
     if options.debug:
         program = with_finite_checks(program, rewritten.graph)
     program = place(program)
@@ -303,8 +302,8 @@ def layout_of(program: Program, declared: Declared) -> Layout:
     numbers = [k.number for k in program.kernels if isinstance(k, (IndexCheck, FiniteCheck))]
     ordered = tuple(check for _, check in sorted(zip(numbers, checks, strict=True), key=lambda pair: pair[0]))
     _check_dims(program)
-    nanoseconds = cost(program).picoseconds // 1000
-    made = Layout(program.dims, tuple(buffers), program.slots, results, ordered, nanoseconds, _batch_dim(program))
+    cost_ns, batch_dim, private = cost(program).picoseconds // 1000, _batch_dim(program), n_panels(program)
+    made = Layout(program.dims, tuple(buffers), program.slots, results, ordered, cost_ns, batch_dim, private)
     return with_declarations(made, declared)
 
 

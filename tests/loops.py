@@ -27,12 +27,20 @@ from graphc.graph.scalar import trace
 from graphc.graph.sizes import SizeLike, dim, evaluate
 from graphc.graph.sym import sym
 from graphc.kernels.form import IndexCheck, Program
-from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_POSITION, WORD_VALUE
+from graphc.kernels.layout import (
+    FIRST_DIM_WORD,
+    WORD_CHECK,
+    WORD_PENALTY,
+    WORD_POSITION,
+    WORD_TEAM,
+    WORD_VALUE,
+)
 from graphc.kernels.lower import lower
-from graphc.kernels.memory import place
+from graphc.kernels.memory import n_panels, place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import Target
 from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.team import Team
 
 Array = NDArray[np.generic]
 N = dim("N")
@@ -112,10 +120,11 @@ def compiled(graph: Graph, target: Target) -> Compiled:
 
 
 def memory(
-    program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]
+    program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int], members: int = 1
 ) -> tuple[list[Array], Array, list[int]]:
     """The array of each buffer that has a context word, the arena, and the slots' offsets in it."""
-    sizes = [-(-evaluate(s, dims) // 64) * 64 for s in program.slots]
+    private = n_panels(program)
+    sizes = [-(-evaluate(s, dims) // 64) * 64 * (members if k < private else 1) for k, s in enumerate(program.slots)]
     arena = np.full(sum(sizes) + 64 * (len(sizes) + 2), PATTERN, np.uint8)
     offsets, at = [], 64 + (-arena.ctypes.data) % 64
     for size in sizes:
@@ -135,14 +144,18 @@ def memory(
     return held, arena, offsets
 
 
-def call(made: Compiled, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> dict[str, Array]:
+def call(
+    made: Compiled, arrays: Mapping[str, Array], dims: Mapping[str, int], team: Team | None = None
+) -> dict[str, Array]:
     """The outputs of one run; persistent arrays are written in place. The gaps between slots must stay as they were.
+    team: what the run is shared by.
 
     Raises: IndexRangeError where an index check fails.
     """
     program = made.program
-    held, arena, offsets = memory(program, arrays, dims)
+    held, arena, offsets = memory(program, arrays, dims, team.size if team is not None else 1)
     words = np.zeros(FIRST_DIM_WORD + len(program.dims) + len(held), np.int64)
+    words[[WORD_TEAM, WORD_PENALTY]] = (team.address, -1) if team is not None else (0, 0)
     words[FIRST_DIM_WORD : FIRST_DIM_WORD + len(program.dims)] = [dims[d] for d in program.dims]
     words[FIRST_DIM_WORD + len(program.dims) :] = [a.ctypes.data for a in held]
     code = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(made.native.addresses["step"])(words.ctypes.data)
@@ -156,6 +169,8 @@ def call(made: Compiled, arrays: Mapping[str, Array], dims: Mapping[str, int]) -
         )
     for start, size in zip(offsets, program.slots, strict=True):
         end = start + evaluate(size, dims)
+        if team is not None and start in offsets[: n_panels(program)]:
+            continue
         assert (arena[end : end + 64] == PATTERN).all() and (arena[start - 64 : start] == PATTERN).all()
     number = {k: n for n, k in enumerate(k for k, b in enumerate(program.buffers) if b.value is None)}
     return {name: held[number[k]].copy() for name, k in program.outputs}

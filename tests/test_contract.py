@@ -23,7 +23,7 @@ Array = NDArray[np.generic]
 NIGHTLY = os.environ.get("GRAPHC_NIGHTLY") == "1"
 
 
-def classifier(cache: bool = True) -> gc.TrainStep:
+def classifier(cache: bool = True, threads: int | None = None) -> gc.TrainStep:
     """A two-layer classifier's step."""
     rows = gc.dim("N")
     x = gc.input("x", (rows, 8))
@@ -32,7 +32,7 @@ def classifier(cache: bool = True) -> gc.TrainStep:
     b1 = gc.param("b1", (20,))
     w2 = gc.param("w2", (20, 5), init=gc.init.glorot_uniform())
     loss = gc.mean(gc.cross_entropy(gc.relu(x @ w1 + b1) @ w2, y))
-    return gc.compile(loss, gc.optim.sgd(lr=0.1, momentum=0.9), cache=cache)
+    return gc.compile(loss, gc.optim.sgd(lr=0.1, momentum=0.9), cache=cache, threads=threads)
 
 
 def batch(rows: int, seed: int = 0) -> dict[str, Array]:
@@ -73,7 +73,7 @@ def test_ten_thousand_steps_leave_memory_flat() -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_the_arena_is_written_to_its_planned_end_and_no_further(rows: int) -> None:
-    step = classifier()
+    step = classifier(threads=1)
     made: list[Guarded] = []
 
     def allocate(n_bytes: int) -> NDArray[np.uint8]:
@@ -84,7 +84,8 @@ def test_the_arena_is_written_to_its_planned_end_and_no_further(rows: int) -> No
     step(**batch(rows))
     arena = made[-1]
     layout = step.program.layout
-    offsets, _ = slot_offsets(layout, {"N": rows})
+    offsets, total = slot_offsets(layout, {"N": rows})
+    assert total == step.program.arena_bytes({"N": rows}) == arena.block.size
     end = max(o + evaluate(size, {"N": rows}) for o, size in zip(offsets, layout.slots, strict=True))
     assert arena.n_written_before() == 0
     assert arena.highest_written() == end - 1

@@ -11,13 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loops import EACH, call, compiled, make
 from numpy.typing import NDArray
 
 import graphc as gc
+from graphc.kernels import evaluate
 from graphc.kernels.layout import WORD_ALONE, WORD_PENALTY, WORD_REST
+from graphc.kernels.lower import lower
+from graphc.kernels.memory import place
+from graphc.llvm.target import host
 from graphc.llvm.team import FEWEST, PERIOD
 from graphc.runtime import program
-from graphc.runtime.team import thread_count
+from graphc.runtime.team import team_of, thread_count
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(thread_count(2) < 2, reason="one core, or no way to wake a thread")
@@ -52,6 +57,35 @@ def test_the_bits_of_one_thread() -> None:
         np.testing.assert_array_equal(value, two.params[name])
     for name, value in one.state.items():
         np.testing.assert_array_equal(value, two.state[name])
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_members_in_any_order_give_the_same(name: str, dtype: str) -> None:
+    """In the evaluator: what lies between two waits does not depend on who is first, nor on where the cuts lie."""
+    case = make(name, dtype)
+    program = place(lower(case.graph))
+    for n in (1, 9, 70):
+        arrays = case.arrays(np.random.default_rng(1), n)
+        found = []
+        for members in ((0,), (1, 0), (2, 0, 1)):
+            own = {key: value.copy() for key, value in arrays.items()}
+            outputs = evaluate.run(program, own, {"N": n}, members)
+            found.append([value.tobytes() for value in (*outputs.values(), *own.values())])
+        assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_every_kind_of_nest(name: str, dtype: str) -> None:
+    case = make(name, dtype)
+    made = compiled(case.graph, host())
+    for n in (1, 9, 70):
+        arrays = case.arrays(np.random.default_rng(1), n)
+        found = []
+        for team in (None, team_of(2), team_of(4)):
+            own = {key: value.copy() for key, value in arrays.items()}
+            outputs = call(made, own, {"N": n}, team)
+            found.append([value.tobytes() for value in (*outputs.values(), *own.values())])
+        assert found[0] == found[1] == found[2]
 
 
 def test_functions_of_every_kind_of_loop() -> None:

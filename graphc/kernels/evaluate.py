@@ -8,7 +8,7 @@ beforehand, so a wrong memory plan gives wrong values here too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ from graphc.kernels.form import (
     FiniteCheck,
     Flat,
     IndexCheck,
+    Kernel,
     Nest,
     Program,
     Reduction,
     Store,
 )
+from graphc.kernels.split import divided_level, waits
 from graphc.ops.combiners import COMBINERS
 from graphc.structs import dataclass
 
@@ -43,23 +45,55 @@ Mask = NDArray[np.bool_]
 PATTERN = 0xA5  # every byte of the arena before the first kernel
 
 
-def run(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> dict[str, Array]:
+def run(
+    program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int], members: Sequence[int] = (0,)
+) -> dict[str, Array]:
     """The outputs by name; parameters, states and counts are written in place.
 
     arrays: one C-contiguous array for each input, hyper, param, state and count, by name. dims: the run-time sizes.
+    members: of a team, in the order in which each does all that lies between two waits. Any order gives the same.
 
     Raises: IndexRangeError or NonFiniteError where a check fails, InternalError for a malformed program.
     """
     memory = _memory(program, arrays, dims)
     with np.errstate(all="ignore"):
-        for kernel in program.kernels:
-            if isinstance(kernel, Nest):
-                _nest(Place(kernel, program.buffers, memory, dims))
-            elif isinstance(kernel, IndexCheck):
-                _index_check(kernel, memory[kernel.buffer], dims)
-            else:
-                _finite_check(kernel, memory[kernel.buffer])
+        for together in _between_waits(program):
+            for member in members:
+                for kernel in together:
+                    _share(program, kernel, memory, dims, member, len(members))
     return {name: _shaped(program.buffers[k], memory[k], dims).copy() for name, k in program.outputs}
+
+
+def _between_waits(program: Program) -> Iterator[list[Kernel]]:
+    """The kernels that members run without waiting for each other; they wait before and after a check."""
+    together: list[Kernel] = []
+    for kernel, wait in zip(program.kernels, waits(program), strict=True):
+        if together and (wait or not isinstance(kernel, Nest) or not isinstance(together[-1], Nest)):
+            yield together
+            together = []
+        together.append(kernel)
+    yield together
+
+
+def _share(
+    program: Program, kernel: Kernel, memory: Sequence[Array], dims: Mapping[str, int], member: int, members: int
+) -> None:
+    """What one member of a team does of a kernel; where the cuts lie is free."""
+    level = divided_level(kernel) if members > 1 else -1
+    if isinstance(kernel, Nest) and level >= 0:
+        variable = kernel.schedule.order[level]
+        extent = size_of(kernel.extents[variable], dims)
+        first, last = (extent * m // members for m in (member, member + 1))
+        if first < last:
+            _nest(Place(kernel, program.buffers, memory, dims, (variable, first, last)))
+    elif member != 0:
+        return
+    elif isinstance(kernel, Nest):
+        _nest(Place(kernel, program.buffers, memory, dims))
+    elif isinstance(kernel, IndexCheck):
+        _index_check(kernel, memory[kernel.buffer], dims)
+    else:
+        _finite_check(kernel, memory[kernel.buffer])
 
 
 def _memory(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> list[Array]:
@@ -89,12 +123,14 @@ def _shaped(buffer: Buffer, flat: Array, dims: Mapping[str, int]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A nest with the memory and sizes that it runs on."""
+    """A nest with the memory and sizes that it runs on. part: a variable and the first and end of the points of it that
+    are computed; -1 for all points."""
 
     nest: Nest
     buffers: Sequence[Buffer]
     memory: Sequence[Array]
     dims: Mapping[str, int]
+    part: tuple[int, int, int] = (-1, 0, 0)
 
     def size(self, size: SizeLike) -> int:
         """A size's value."""
@@ -102,13 +138,19 @@ class Place:
 
     def extents(self) -> tuple[int, ...]:
         """The points along each variable."""
-        return tuple(self.size(e) for e in self.nest.extents)
+        return tuple(len(self.points(v)) for v in range(len(self.nest.extents)))
+
+    def points(self, variable: int) -> range:
+        """The values of a variable."""
+        chosen, first, last = self.part
+        return range(first, last) if variable == chosen else range(self.size(self.nest.extents[variable]))
 
     def grid(self, variable: int) -> Ints:
         """The values of a variable along its own axis."""
         shape = [1] * len(self.nest.extents)
         shape[variable] = -1
-        return np.arange(self.size(self.nest.extents[variable]), dtype=np.int64).reshape(shape)
+        points = self.points(variable)
+        return np.arange(points.start, points.stop, dtype=np.int64).reshape(shape)
 
     def constant(self, value: SizeLike) -> Ints:
         """A size as a grid of one point."""

@@ -97,7 +97,8 @@ class Layout:
 
     dims: the symbolic dimensions. slots: bytes of each arena slot, placed one after another, each at a multiple of 64.
     cost_ns: predicted time of one call. batch_dim: the dimension by which ``fit`` slices ("" where no input leads with
-    one). symbol: the native entry.
+    one). private: how many of the first slots each member of a team has of its own, side by side. symbol: the native
+    entry.
     """
 
     dims: tuple[str, ...]
@@ -107,6 +108,7 @@ class Layout:
     checks: tuple[Check, ...] = ()
     cost_ns: SizeLike = 0
     batch_dim: str = ""
+    private: int = 0
     symbol: str = "step"
 
     def to_json(self) -> str:
@@ -147,17 +149,19 @@ class Layout:
         return FIRST_DIM_WORD + len(self.dims) + number
 
 
-def slot_offsets(layout: Layout, dims: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
-    """The offset in bytes of each slot in the arena, and the arena's size in bytes, for the given dimensions.
+def slot_offsets(layout: Layout, dims: Mapping[str, int], members: int = 1) -> tuple[tuple[int, ...], int]:
+    """The offset in bytes of each slot in the arena, and the arena's size in bytes, for the given dimensions and a
+    team's members.
 
     >>> layout = Layout(("N",), (), (parse_size("4*N"), 100, 0), Results("list"))
     >>> slot_offsets(layout, {"N": 20})
     ((0, 128, 256), 256)
     """
     offsets, place = [], 0
-    for size in layout.slots:
+    for number, size in enumerate(layout.slots):
         offsets.append(place)
-        place += -(-evaluate(size, dims) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        each = -(-evaluate(size, dims) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        place += each * members if number < layout.private else each
     return tuple(offsets), place
 
 
@@ -258,5 +262,6 @@ def _read(data: Mapping[str, object]) -> Layout:
         checks,
         size(data["cost_ns"]),
         str(data["batch_dim"]),
+        cast(int, data["private"]),
         str(data["symbol"]),
     )

@@ -59,7 +59,6 @@ class Lowering:
     nodes: list[Node]
     plan: Plan
     users: IndexUsers
-    threads: int = 1
     buffers: list[Buffer] = field(default_factory=list)
     buffer_of: dict[Node, int] = field(default_factory=dict)
     in_place: dict[Node, list[Node]] = field(default_factory=dict)
@@ -95,15 +94,14 @@ def _called(graph: Graph, node: Node) -> str:
     return graph.name(node) or str(site)
 
 
-def lower(graph: Graph, users: IndexUsers | None = None, threads: int = 1) -> Program:
+def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
     """The program of a graph: its outputs and updates computed, kernels in order, memory not yet placed.
 
-    users: what the checks of indices name as their operation, where the graph was rewritten. threads: of a team that
-    may run it; each has a panel of its own.
+    users: what the checks of indices name as their operation, where the graph was rewritten.
     """
     graph, _ = prepare(_with_own_nodes(graph))
     nodes = graph.live()
-    work = Lowering(graph, nodes, plan(graph, nodes), users or {}, threads)
+    work = Lowering(graph, nodes, plan(graph, nodes), users or {})
     work.stored = _read_elsewhere(work) | set(graph.outputs.values())
     _place_updates(work)
     _make_buffers(work)
@@ -266,8 +264,7 @@ def _with_panel(work: Lowering, nest: Nest) -> Nest:
     """The nest with a buffer for its panel, if its schedule has one."""
     if nest.schedule.panel == 0:
         return nest
-    size = nest.schedule.panel * work.threads
-    work.buffers.append(Buffer(f"{nest.name}.panel", "temp", nest.reductions[0].dtype, (size,)))
+    work.buffers.append(Buffer(f"{nest.name}.panel", "temp", nest.reductions[0].dtype, (nest.schedule.panel,)))
     return replace(nest, scratch=len(work.buffers) - 1)
 
 

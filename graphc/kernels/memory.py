@@ -63,6 +63,12 @@ def _share(
         heappush(busy, (dies[k], slot[k]))
 
 
+def n_panels(program: Program) -> int:
+    """How many of the first slots hold panels, of which each member of a team has its own."""
+    panels = [k.scratch for k in program.kernels if isinstance(k, Nest) and k.scratch >= 0]
+    return 1 + max((program.slot[k] for k in panels), default=-1)
+
+
 def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
     """For each buffer in the arena the first kernel that writes it and the last that names it (the end, for
     outputs).

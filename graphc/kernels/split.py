@@ -31,7 +31,8 @@ def waits(program: Program) -> list[bool]:
     written: set[tuple[str, int]] = set()
 
     def places(numbers: tuple[int, ...]) -> set[tuple[str, int]]:
-        return {("slot", program.slot[k]) if program.slot[k] >= 0 else ("buffer", k) for k in numbers}
+        slots = [program.slot[k] if program.slot else -1 for k in numbers]
+        return {("slot", slot) if slot >= 0 else ("buffer", k) for slot, k in zip(slots, numbers, strict=True)}
 
     for kernel in program.kernels:
         scratch = (kernel.scratch,) if isinstance(kernel, Nest) and kernel.scratch >= 0 else ()

@@ -41,7 +41,7 @@ from graphc.runtime.fastcall import FastCall
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
 from graphc.runtime.store import WANTED, Guard, Store
-from graphc.runtime.team import team_of
+from graphc.runtime.team import Team, team_of
 from graphc.structs import dataclass
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[
 class Context:
     """The words that native code is called with, for one tuple of dimensions."""
 
-    __slots__ = ("address", "arena", "call", "dims", "loss", "outputs", "words")
+    __slots__ = ("address", "arena", "call", "dims", "loss", "outputs", "team", "words")
 
     def __init__(self, layout: Layout, dims: Mapping[str, int], call: Entry) -> None:
         self.dims = dict(dims)
@@ -90,6 +90,7 @@ class Context:
         self.words = (ctypes.c_int64 * layout.n_words())()
         self.address = ctypes.addressof(self.words)
         self.words[FIRST_DIM_WORD : FIRST_DIM_WORD + len(layout.dims)] = [dims[name] for name in layout.dims]
+        self.team: Team | None = None
         self.arena: Bytes | None = None
         self.loss: memoryview | None = None
         self.outputs: tuple[tuple[str, Array], ...] = ()
@@ -149,7 +150,10 @@ class Program:
 
     def arena_bytes(self, dims: Mapping[str, int] | None = None) -> int:
         """The size of the arena for these dimensions; without them, of the arena as it is."""
-        return int(self._arena.size) if dims is None else slot_offsets(self.layout, dims)[1]
+        if dims is None:
+            return int(self._arena.size)
+        team = self._team_for(dims)
+        return slot_offsets(self.layout, dims, team.size if team is not None else 1)[1]
 
     def use_allocator(self, allocate: Allocator) -> None:
         """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
@@ -162,16 +166,21 @@ class Program:
         """A new context for these dimensions, its inputs' words not yet set."""
         slow = evaluate(self.layout.cost_ns, dims) > _RELEASE_ABOVE_NS
         context = Context(self.layout, dims, self._released if slow else self._held)
-        if self._team is not None and evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS:
-            context.words[WORD_TEAM] = self._team.address
+        context.team = self._team_for(dims)
+        if context.team is not None:
+            context.words[WORD_TEAM] = context.team.address
             context.words[WORD_PENALTY] = _FIRST_PENALTY
         self.point(context)
         return context
 
+    def _team_for(self, dims: Mapping[str, int]) -> Team | None:
+        """The team that calls with these dimensions are shared by; None for those that are too short."""
+        return self._team if evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS else None
+
     def point(self, context: Context) -> None:
         """Give the context the addresses of all but the inputs, in an arena that is large enough for it."""
         layout, words = self.layout, context.words
-        offsets, total = slot_offsets(layout, context.dims)
+        offsets, total = slot_offsets(layout, context.dims, context.team.size if context.team is not None else 1)
         if total > self._arena.size:
             self._arena = self._allocate(total)  # other contexts notice by themselves
             self._disarm()

@@ -60,6 +60,7 @@ class Team:
     """The words of one team and its threads."""
 
     def __init__(self, size: int, native: Native) -> None:
+        self.size = size
         self.words = zeroed(8 * N_WORDS).view(np.int64)
         self.words[SHIFT * LINE_WORDS] = size.bit_length() - 1
         self.address = int(self.words.ctypes.data)
