@@ -127,6 +127,7 @@ def _adam(name: str, lr: Rate, beta1: float, beta2: float, eps: float, decay: fl
         rate, t = _rate(lr, params), cast(step_count() + 1, _exactness(params))
         # 1 - beta^t by expm1, since beta^t rounds to 1 and the difference loses its digits.
         first, second = (-expm1(math.log(beta) * t) if beta else 1.0 for beta in (beta1, beta2))
+        root = sqrt(second)  # by which both sides of the quotient are multiplied: no division of v (section 2)
         result: dict[Tensor, Tensor] = {}
         for w, g in zip(params, grads, strict=True):
             m, v = _slot(name, "m", w), _slot(name, "v", w)
@@ -135,7 +136,7 @@ def _adam(name: str, lr: Rate, beta1: float, beta2: float, eps: float, decay: fl
             result[m] = beta1 * m + (1 - beta1) * g
             result[v] = beta2 * v + (1 - beta2) * (g * g)
             kept = w * (1 - rate * decay) if decay and decoupled else w
-            result[w] = kept - rate / first * result[m] / (sqrt(result[v] / second) + eps)
+            result[w] = kept - rate * root / first * result[m] / (sqrt(result[v]) + eps * root)
         return result
 
     return updates
