@@ -8,7 +8,8 @@ from graphc.graph.sizes import SizeLike, product
 from graphc.kernels.form import LANES, NEAR, SOURCES, Access, Code, Flat, Nest, Schedule
 from graphc.structs import replace
 
-FAR_BYTES = 512  # lines of a right operand nearer than this lie well as they are
+FAR_BYTES = 1024  # lines of a right operand nearer than this lie well as they are
+FEW_TILES = 3  # of rows, which do not pay for a copy of the right operand
 TURNING = 4  # register operations that turn one vector of a right operand
 JOINING = 45  # register operations that join a register's worth of accumulators to one vector
 SHORT_BODY = 4  # instructions
@@ -198,7 +199,7 @@ def _is_far(nest: Nest, right: Access, down: int, rows: SizeLike) -> bool:
     depth, step = nest.extents[nest.n_out], right.flat.stride(nest.n_out)
     size_bytes = 4 if LANES[nest.reductions[0].dtype.name] == 16 else 8
     far = not isinstance(step, int) or step * size_bytes >= FAR_BYTES
-    many = not isinstance(rows, int) or rows >= 3 * down
+    many = not isinstance(rows, int) or rows >= FEW_TILES * down
     return far and many and (not isinstance(depth, int) or depth >= 16)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
+from graphc.kernels.schedule import FEW_TILES
 from graphc.llvm.nest import CONTEXT, I64, Env, NestWriter
 from graphc.llvm.panel import line, pack
 from graphc.llvm.scalars import MEMORY, is_float
@@ -63,10 +64,10 @@ class TileWriter(NestWriter):
         by_columns = k == self.divided and self.has_many_columns()
         by_rows = k <= self.divided and not by_columns
 
-        def columns(start: Value, vectors: int, mask: Value | None) -> None:
+        def columns(start: Value, vectors: int, mask: Value | None, packed: bool) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
-            panel = pack(self, inner, self.operands()[0], vectors) if self.nest.scratch >= 0 else None
+            panel = pack(self, inner, self.operands()[0], vectors) if packed else None
 
             def rows(first: Value, count: int) -> None:
                 at = inner.inner()
@@ -75,7 +76,18 @@ class TileWriter(NestWriter):
 
             self.row_blocks(rows, by_rows)
 
-        self.column_blocks(columns, by_columns)
+        def all_columns(packed: bool) -> None:
+            self.column_blocks(lambda start, vectors, mask: columns(start, vectors, mask, packed), by_columns)
+
+        has_panel, extent = self.nest.scratch >= 0, self.sizes.value(self.nest.extents[row])
+        if not has_panel or not extent.text.startswith("%") or self.operands()[0].flat.stride(column) != 1:
+            all_columns(has_panel)
+            return
+        few = self.w.if_(self.w.icmp("slt", extent, const(I64, FEW_TILES * schedule.tile[0])))
+        all_columns(False)
+        self.w.else_(few)
+        all_columns(True)
+        self.w.end_if(few)
 
     def has_many_columns(self) -> bool:
         """Whether the columns make more than one tile."""
@@ -162,17 +174,22 @@ class TileWriter(NestWriter):
         over = w.urem(extent, const(I64, rows))
         self.shared_loop(w.new(I64, f"udiv i64 {extent.text}, {rows}"), rows, lambda start: turn(start, rows))
 
-        def left() -> None:
-            loop = w.loop(w.sub(extent, over), extent, const(I64, 1))
-            turn(loop.index, 1)
-            w.end_loop(loop)
+        self.by_first(lambda: self.rest_of_rows(w.sub(extent, over), over, turn))
 
-        self.by_first(left)
+    def rest_of_rows(self, first: Value, count: Value, turn: Callable[[Value, int], None]) -> None:
+        """Fewer rows than a tile has, how many being known at run time: tiles of 8, 4, 2 and 1 rows, each once or not
+        at all."""
+        w = self.w
+        rows = self.nest.schedule.tile[0]
+        for size in (s for s in (8, 4, 2, 1) if s < rows):
+            here = w.and_(count, const(I64, size))
+            branch = w.if_(w.icmp("ne", here, const(I64, 0)))
+            turn(first, size)
+            w.end_if(branch)
+            first = w.add(first, here)
 
     def row_blocks(self, turn: Callable[[Value, int], None], divided: bool) -> None:
-        """Tiles along the rows: full ones, then the rest in one smaller tile where it is known, row by row where
-        not.
-        """
+        """Tiles along the rows: full ones, then the rest, in one smaller tile if it is known, in several if not."""
         if divided:
             self.shared_rows(turn)
             return
@@ -180,13 +197,12 @@ class TileWriter(NestWriter):
         rows = self.nest.schedule.tile[0]
         extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
         if extent.text.startswith("%"):
-            whole = w.sub(extent, w.urem(extent, const(I64, rows)))
+            over = w.urem(extent, const(I64, rows))
+            whole = w.sub(extent, over)
             loop = w.loop(const(I64, 0), whole, const(I64, rows))
             turn(loop.index, rows)
             w.end_loop(loop)
-            loop = w.loop(whole, extent, const(I64, 1))
-            turn(loop.index, 1)
-            w.end_loop(loop)
+            self.rest_of_rows(whole, over, turn)
             return
         size = int(extent.text)
         full = size // rows * rows
