@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Graph, Node, copy_node, rebuild, users
-from graphc.rewrite.across import ACROSS, STABLE_RULES
+from graphc.rewrite.across import ACROSS
 from graphc.rewrite.engine import Options, RuleSet, Table, rule_set
+from graphc.rewrite.exp_sums import STABLE_RULES
 from graphc.rewrite.products import PRODUCT_RULES
 from graphc.rewrite.ranges import Range
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
