@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from graphc.llvm.nest import CONTEXT, I64, Env
+from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, size_bytes, vector

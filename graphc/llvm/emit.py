@@ -11,8 +11,9 @@ from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
 from graphc.kernels.split import divided_level, waits
+from graphc.llvm.access import CONTEXT, I64, MEMBER, SHIFT
 from graphc.llvm.dots import DotsWriter
-from graphc.llvm.nest import CONTEXT, I64, MEMBER, SHIFT, NestWriter
+from graphc.llvm.nest import NestWriter
 from graphc.llvm.rows import RowsWriter
 from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.llvm.nest import I64, Env, NestWriter
+from graphc.llvm.access import I64, Env
+from graphc.llvm.nest import NestWriter
 from graphc.llvm.text import Value, const
 
 

@@ -7,7 +7,8 @@ way (``j >= i - c``) both variables are walked from their ends.
 from __future__ import annotations
 
 from graphc.kernels.form import Condition
-from graphc.llvm.nest import I64, Env, NestWriter
+from graphc.llvm.access import I64, Env
+from graphc.llvm.nest import NestWriter
 from graphc.llvm.text import Value, const
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
 from graphc.kernels.schedule import FEW_TILES
-from graphc.llvm.nest import CONTEXT, I64, Env, NestWriter
+from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.nest import NestWriter
 from graphc.llvm.panel import line, pack
 from graphc.llvm.scalars import MEMORY, is_float
 from graphc.llvm.sizes import Sizes
