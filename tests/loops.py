@@ -29,8 +29,8 @@ from graphc.graph.sym import sym
 from graphc.kernels.form import IndexCheck, Program
 from graphc.kernels.layout import (
     FIRST_DIM_WORD,
+    WORD_ALWAYS,
     WORD_CHECK,
-    WORD_PENALTY,
     WORD_POSITION,
     WORD_TEAM,
     WORD_VALUE,
@@ -155,7 +155,7 @@ def call(
     program = made.program
     held, arena, offsets = memory(program, arrays, dims, team.size if team is not None else 1)
     words = np.zeros(FIRST_DIM_WORD + len(program.dims) + len(held), np.int64)
-    words[[WORD_TEAM, WORD_PENALTY]] = (team.address, -1) if team is not None else (0, 0)
+    words[[WORD_TEAM, WORD_ALWAYS]] = (team.address, 1) if team is not None else (0, 0)
     words[FIRST_DIM_WORD : FIRST_DIM_WORD + len(program.dims)] = [dims[d] for d in program.dims]
     words[FIRST_DIM_WORD + len(program.dims) :] = [a.ctypes.data for a in held]
     code = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(made.native.addresses["step"])(words.ctypes.data)

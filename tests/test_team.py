@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import graphc as gc
 from graphc.kernels import evaluate
-from graphc.kernels.layout import WORD_ALONE, WORD_PENALTY, WORD_REST
+from graphc.kernels.layout import WORD_ALONE, WORD_REST
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.llvm.target import host
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(thread_count(2) < 2, reason="one core, or no way
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call goes to the team, however short."""
     monkeypatch.setattr(program, "_TEAM_ABOVE_NS", -1)
-    monkeypatch.setattr(program, "_FIRST_PENALTY", -1)
+    monkeypatch.setattr(program, "_ALWAYS", 1)
 
 
 def classifier(threads: int, widths: tuple[int, ...] = (19, 70, 33, 10)) -> gc.TrainStep:
@@ -150,23 +150,24 @@ def test_a_failure_inside_a_long_program() -> None:
 
 
 def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program is told that alone it takes no time at all; its calls rest, ever longer, and try again."""
-    monkeypatch.setattr(program, "_FIRST_PENALTY", 0)
+    """The program is told what a call takes alone: far too little, then far too much."""
+    monkeypatch.setattr(program, "_ALWAYS", 0)
     one, two = classifier(1), classifier(2)
     assert one(**batch(64)) == two(**batch(64))
     context = next(iter(two.program._by_shapes.values()))
-    seen = []
-    for _ in range(100):
-        context.words[WORD_ALONE] = 1
-        assert one(**batch(64)) == two(**batch(64))
-        if context.words[WORD_REST] >= FEWEST and context.words[WORD_REST] == context.words[WORD_PENALTY]:
-            seen.append(context.words[WORD_REST])
-    assert seen == [FEWEST, 2 * FEWEST, 4 * FEWEST]
     context.words[WORD_REST] = 0
-    for _ in range(2 * PERIOD):
-        context.words[WORD_ALONE] = 1 << 62
+    context.words[WORD_ALONE] = 1
+    assert one(**batch(64)) == two(**batch(64))
+    resting = context.words[WORD_REST]
+    assert resting > FEWEST
+    for turn in range(FEWEST):
+        assert one(**batch(64)) == two(**batch(64))
+        assert context.words[WORD_REST] == resting - turn - 1
+    context.words[WORD_REST] = 0
+    for turn in range(2 * PERIOD):
+        context.words[WORD_ALONE] = 1 << 50
         two(**batch(64))
-    assert context.words[WORD_PENALTY] == 0 and -PERIOD <= context.words[WORD_REST] <= 0
+        assert context.words[WORD_REST] == -((turn + 1) % (PERIOD + 1))
 
 
 def test_epochs_in_native_code() -> None:
@@ -210,7 +211,7 @@ import os, sys
 sys.path.insert(0, "tests")
 import test_team as t
 from graphc.runtime import program
-program._TEAM_ABOVE_NS = program._FIRST_PENALTY = -1
+program._TEAM_ABOVE_NS, program._ALWAYS = -1, 1
 step = t.classifier(2)
 step(**t.batch(64))
 child = os.fork()

@@ -10,7 +10,7 @@ The native entry is ``i32 @step(ptr %ctx)``. The context is an array of 8-byte w
 ``FAILED``            written by the program: what it will return
 ``ALONE``             written by the program: what a call takes on one thread, in turns of the machine's counter
 ``REST``              written by the program: how many calls to come run on one thread; below 0, how many did not
-``PENALTY``           written by the program: how many calls rested last; -1 for a caller that wants the team always
+``ALWAYS``            1 for a caller that wants the team whatever it takes
 one word a dim        the size, i64, in the order of ``Layout.dims``
 one word a buffer     its address, in the order of ``Layout.buffers``
 ====================  =====================================================================================
@@ -31,7 +31,7 @@ from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.sizes import SizeLike, evaluate, names, parse_size
 from graphc.structs import dataclass, fields
 
-WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED, WORD_ALONE, WORD_REST, WORD_PENALTY = range(8)
+WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED, WORD_ALONE, WORD_REST, WORD_ALWAYS = range(8)
 FIRST_DIM_WORD = 8
 ALIGNMENT_BYTES = 64
 

@@ -6,13 +6,13 @@ add one to ``left``. Members wait for each other by adding to ``arrived`` until 
 have waited. Who finds the team at work already does the whole job alone.
 
 Whether a team pays is measured too: a core that another process holds makes everyone wait. ``step`` compares what a
-call took with what one took alone. After a slower one the next 16 calls run alone, twice as many after each further
-failure and 1,024 at most; now and then one runs alone to know what that takes today. The bits are the same either way.
+call took with what one took alone. After a slower one so many calls run alone that what was lost is 1/32 of their time;
+now and then one runs alone to know what that takes today. The bits are the same either way.
 """
 
 from __future__ import annotations
 
-from graphc.kernels.layout import WORD_ALONE, WORD_FAILED, WORD_PENALTY, WORD_REST, WORD_TEAM
+from graphc.kernels.layout import WORD_ALONE, WORD_ALWAYS, WORD_FAILED, WORD_REST, WORD_TEAM
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module
 
@@ -21,7 +21,8 @@ BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN = range(9) 
 N_WORDS = 9 * LINE_WORDS
 SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
 PATIENCE = 512  # looks at ``arrived`` before a member offers its core to others
-FEWEST, MOST = 16, 1024  # calls that run alone after one that was slower together
+FEWEST = 16  # calls that run alone after one that was slower together
+LOSS = 32  # and so many for each time of a call that was lost
 PERIOD = 1024  # calls together after which one runs alone
 SOON = 8  # such calls after the very first, which met cold memory
 WAIT = "team_wait"
@@ -69,8 +70,7 @@ def add_entry(module: Module, run: str) -> None:
         )
         return
     pause, counter = _pause(module.triple), _counter(module.triple)
-    for name in ("smax", "smin"):
-        module.declare(f"llvm.{name}.i64", "i64", ["i64", "i64"])
+    module.declare("llvm.smax.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])
     number = next(n for arch, n in _FUTEX.items() if module.triple.startswith(arch))
@@ -113,11 +113,11 @@ ask:
 policy:
   %alone_at = getelementptr i64, ptr %ctx, i64 {WORD_ALONE}
   %rest_at = getelementptr i64, ptr %ctx, i64 {WORD_REST}
-  %penalty_at = getelementptr i64, ptr %ctx, i64 {WORD_PENALTY}
+  %always_at = getelementptr i64, ptr %ctx, i64 {WORD_ALWAYS}
   %took_alone = load i64, ptr %alone_at
   %rest = load i64, ptr %rest_at
-  %penalty = load i64, ptr %penalty_at
-  %always = icmp slt i64 %penalty, 0
+  %wish = load i64, ptr %always_at
+  %always = icmp ne i64 %wish, 0
   %known = icmp ne i64 %took_alone, 0
   %resting = icmp sgt i64 %rest, 0
   %stale = icmp sle i64 %rest, -{PERIOD}
@@ -192,14 +192,13 @@ done:
 judge:
   %stop = {counter}
   %took_together = sub i64 %stop, %start
-  %slower = icmp sgt i64 %took_together, %took_alone
-  %twice = shl i64 %penalty, 1
-  %least = call i64 @llvm.smax.i64(i64 %twice, i64 {FEWEST})
-  %bounded = call i64 @llvm.smin.i64(i64 %least, i64 {MOST})
+  %lost = sub i64 %took_together, %took_alone
+  %slower = icmp sgt i64 %lost, 0
+  %weighed = mul i64 %lost, {LOSS}
+  %calls = sdiv i64 %weighed, %took_alone
+  %enough = call i64 @llvm.smax.i64(i64 %calls, i64 {FEWEST})
   %one_more = sub i64 %rest, 1
-  %penalty_next = select i1 %slower, i64 %bounded, i64 0
-  %rest_then = select i1 %slower, i64 %bounded, i64 %one_more
-  store i64 %penalty_next, ptr %penalty_at
+  %rest_then = select i1 %slower, i64 %enough, i64 %one_more
   store i64 %rest_then, ptr %rest_at
   br label %leave
 leave:

@@ -16,7 +16,7 @@ from graphc.kernels.layout import (
     FIRST_DIM_WORD,
     IN_ARENA,
     PERSISTENT,
-    WORD_PENALTY,
+    WORD_ALWAYS,
     WORD_POSITION,
     WORD_TEAM,
     WORD_VALUE,
@@ -49,7 +49,7 @@ Entry = Callable[[int], int]
 
 _RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
 _TEAM_ABOVE_NS = 15_000  # predicted; below, waiting for each other takes more than it saves
-_FIRST_PENALTY = 0  # -1: a call goes to the team whatever it takes, for tests
+_ALWAYS = 0  # 1: a call goes to the team whatever it takes, for tests
 _MOST_CONTEXTS = 256
 
 _WITHOUT_LOCK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
@@ -169,7 +169,7 @@ class Program:
         context.team = self._team_for(dims)
         if context.team is not None:
             context.words[WORD_TEAM] = context.team.address
-            context.words[WORD_PENALTY] = _FIRST_PENALTY
+            context.words[WORD_ALWAYS] = _ALWAYS
         self.point(context)
         return context
 
