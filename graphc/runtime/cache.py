@@ -59,10 +59,15 @@ def source_digest() -> str:
     A file counts by its name, size and time of change, as it does for Python's own compiled files.
     """
     digest = hashlib.sha256()
-    package = Path(__file__).resolve().parent.parent
-    for path in sorted(package.rglob("*.py")):
-        status = path.stat()
-        digest.update(f"{path.relative_to(package).as_posix()} {status.st_size} {status.st_mtime_ns}\n".encode())
+    package = str(Path(__file__).resolve().parent.parent)
+    found = [
+        (file.path, file.stat())
+        for folder, _, _ in os.walk(package)
+        for file in os.scandir(folder)
+        if file.name.endswith(".py")
+    ]
+    for path, status in sorted(found, key=lambda pair: pair[0]):
+        digest.update(f"{path[len(package):]} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -102,7 +102,7 @@ class Program:
     __slots__ = (
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
         "_aimed", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls", "_solver",
-        "_team", "debug", "guard", "layout", "name", "slots", "store",
+        "_threads", "debug", "guard", "layout", "name", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -137,7 +137,7 @@ class Program:
         self._by_shapes: dict[tuple[tuple[int, ...], ...], Context] = {}
         self._busy = False
         self.debug = debug
-        self._team = team_of(threads) if threads > 1 and _may_pay(layout) else None
+        self._threads = threads  # the team is made when a call first is long enough for one
         self._owned = store.addresses() if store is not None else range(0)
         self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
         self._hypers, self._kept = _hyper_memory([b for b in layout.buffers if b.role == "hyper"])
@@ -152,8 +152,7 @@ class Program:
         """The size of the arena for these dimensions; without them, of the arena as it is."""
         if dims is None:
             return int(self._arena.size)
-        team = self._team_for(dims)
-        return slot_offsets(self.layout, dims, team.size if team is not None else 1)[1]
+        return slot_offsets(self.layout, dims, self._members(dims))[1]
 
     def use_allocator(self, allocate: Allocator) -> None:
         """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
@@ -166,16 +165,17 @@ class Program:
         """A new context for these dimensions, its inputs' words not yet set."""
         slow = evaluate(self.layout.cost_ns, dims) > _RELEASE_ABOVE_NS
         context = Context(self.layout, dims, self._released if slow else self._held)
-        context.team = self._team_for(dims)
+        members = self._members(dims)
+        context.team = team_of(members) if members > 1 else None
         if context.team is not None:
             context.words[WORD_TEAM] = context.team.address
             context.words[WORD_ALWAYS] = _ALWAYS
         self.point(context)
         return context
 
-    def _team_for(self, dims: Mapping[str, int]) -> Team | None:
-        """The team that calls with these dimensions are shared by; None for those that are too short."""
-        return self._team if evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS else None
+    def _members(self, dims: Mapping[str, int]) -> int:
+        """How many threads share a call with these dimensions: one where it is short."""
+        return self._threads if evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS else 1
 
     def point(self, context: Context) -> None:
         """Give the context the addresses of all but the inputs, in an arena that is large enough for it."""
@@ -391,11 +391,6 @@ class Program:
     def owns(self, array: Array) -> bool:
         """Whether an array lies in the memory of weights and states."""
         return self._address_of(array) in self._owned
-
-
-def _may_pay(layout: Layout) -> bool:
-    """Whether a call may be so long that a team shares it: always where that depends on run-time sizes."""
-    return not isinstance(layout.cost_ns, int) or layout.cost_ns > _TEAM_ABOVE_NS
 
 
 def _hyper_memory(buffers: Sequence[Buffer]) -> tuple[dict[str, Array], Bytes]:
