@@ -158,6 +158,8 @@ def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatc
     context.words[WORD_REST] = 0
     context.words[WORD_ALONE] = 1
     assert one(**batch(64)) == two(**batch(64))
+    assert context.words[WORD_REST] == -1  # the first call after a rest is not judged
+    assert one(**batch(64)) == two(**batch(64))
     resting = context.words[WORD_REST]
     assert resting > FEWEST
     for turn in range(FEWEST):

@@ -7,7 +7,8 @@ have waited. Who finds the team at work already does the whole job alone.
 
 Whether a team pays is measured too: a core that another process holds makes everyone wait. ``step`` compares what a
 call took with what one took alone. After a slower one so many calls run alone that what was lost is 1/32 of their time;
-now and then one runs alone to know what that takes today. The bits are the same either way.
+now and then one runs alone to know what that takes today. The first call after a rest is not judged: it wakes the
+members. The bits are the same either way.
 """
 
 from __future__ import annotations
@@ -193,7 +194,9 @@ judge:
   %stop = {counter}
   %took_together = sub i64 %stop, %start
   %lost = sub i64 %took_together, %took_alone
-  %slower = icmp sgt i64 %lost, 0
+  %more = icmp sgt i64 %lost, 0
+  %awake = icmp ne i64 %rest, 0
+  %slower = and i1 %more, %awake
   %weighed = mul i64 %lost, {LOSS}
   %calls = sdiv i64 %weighed, %took_alone
   %enough = call i64 @llvm.smax.i64(i64 %calls, i64 {FEWEST})
