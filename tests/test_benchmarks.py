@@ -51,3 +51,14 @@ def test_an_interpreter_that_is_missing_fails_that_peer(tmp_path: Path) -> None:
 def test_graphc_agrees_with_the_reference(workload: str, tmp_path: Path) -> None:
     """The first five losses, so four updates too, of whole networks are those of another framework in float64."""
     assert "median_us" in results(tmp_path, "1e-5", workload, peer="graphc")
+
+
+def test_kernels_are_timed_one_by_one() -> None:
+    command = [
+        sys.executable,
+        str(RUN.with_name("kernels.py")),
+        "logreg",
+        str(RUN.parent / "roofline" / "roofline.json"),
+    ]
+    ran = subprocess.run([*command, "--seconds", "0.1"], check=True, capture_output=True, text=True, timeout=60)
+    assert "W0" in ran.stdout and ran.stdout.splitlines()[-1].startswith("all")
