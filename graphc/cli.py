@@ -71,6 +71,7 @@ Draws inputs (integer inputs inside the bounds of what they index), runs the ste
 Weights are put back before each of twelve blocks. For a quiet figure leave the machine alone meanwhile.
 
   graphc bench model.py:step --size N=64 --size T=20
+  graphc bench model.py --kernels     and each kernel's time inside the step, beside its own floor
 """
 
 
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", type=_size, action="append", default=[], metavar="NAME=VALUE", help="of a run-time dimension (32)"
     )
     bench.add_argument("--seconds", type=float, default=1.0, help="how long to measure, about (1)")
+    bench.add_argument("--kernels", action="store_true", help="each kernel's time inside the step too")
     bench.set_defaults(run=_bench)
     return parser
 
@@ -244,7 +246,11 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    print(compiler.bench(_loaded(given.target), dict(given.size), given.seconds))
+    step, sizes = _loaded(given.target), dict(given.size)
+    print(compiler.bench(step, sizes, given.seconds))
+    if given.kernels:
+        print()
+        print(step.profile(given.seconds, **compiler.inputs_for(step, sizes)))
     return 0
 
 

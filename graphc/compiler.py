@@ -33,8 +33,14 @@ from graphc.inspect.bench import bench as time_calls
 from graphc.inspect.check import CheckReport, check_graph, drawn
 from graphc.inspect.draw import Drawing, check_path, tensor_drawing
 from graphc.inspect.explain import Explanation, Ledger, ledger_of
+from graphc.inspect.profile import Profile, copied
+from graphc.inspect.profile import profile as profile_calls
 from graphc.kernels.cost import Cost, cost
 from graphc.kernels.layout import Layout, Results
+from graphc.kernels.lower import prepared
+from graphc.kernels.told import told
+from graphc.llvm.counters import COUNTERS
+from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.look import rich, show
 from graphc.pipeline import (
@@ -56,6 +62,8 @@ from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
 from graphc.runtime.team import thread_count
+
+SIZE = 32  # a run-time size that nobody gave, where inputs are drawn
 
 
 @overload
@@ -221,6 +229,7 @@ def look_into(declared: Declared, options: Options) -> Look:
         show=lambda stage: show(declared, options, stage),
         html=lambda: rich(declared, options),
         cost=lambda: cost(stages(declared, options).program),
+        profile=lambda loaded, given, seconds: profiled(loaded, declared, options, given, seconds),
         origin=declared,
     )
 
@@ -311,6 +320,51 @@ def _rounding_note(ends: Mapping[str, Node], found: Mapping[Node, Array], alone:
     )
 
 
+def profiled(
+    loaded: Loaded, declared: Declared, options: Options, given: Mapping[str, object], seconds: float
+) -> Profile:
+    """Where the time of a call goes, kernel by kernel; on copies of the weights and states.
+
+    given: inputs by name; without any they are drawn.
+    """
+    made = stages(declared, options)
+    names = [slot.name for slot in loaded.slots]
+    if names and not given:
+        given = _drawn_inputs(declared, names, dict.fromkeys(made.layout.dims, SIZE))
+    kept = copied({name: loaded.store[name] for name in loaded.store.names()} if loaded.store is not None else {})
+    stores: list[Store] = []
+    programs: list[Loaded] = []
+    for counted in (False, True):
+        text = emit(made.program, host(), counted) if counted else made.llvm
+        store = make_store((made.layout,), kept) if loaded.store is not None else None
+        symbols = (COUNTERS,) if counted else ()
+        compiled = compile_program(text, made.layout, host())
+        programs.append(Loaded(compiled, host(), store, name=loaded.name, threads=loaded.threads, symbols=symbols))
+        stores += [store] if store is not None else []
+
+    def restore() -> None:
+        for store in stores:
+            for name in store.names():
+                store.write(name, kept[name])
+
+    graph = prepared(made.rewritten.graph)
+    rows = [
+        (row, told(graph, made.program, kernel))
+        for row, kernel in zip(cost(made.program).kernels, made.program.kernels, strict=True)
+    ]
+    return profile_calls(programs[0], programs[1], restore, dict(given) | _hypers_of(loaded, given), rows, seconds)
+
+
+def _hypers_of(loaded: Loaded, given: Mapping[str, object]) -> dict[str, object]:
+    """The run-time scalars that are not given, as they are set now."""
+    return {name: value for name, value in loaded.hyper.items() if name not in given}
+
+
+def _drawn_inputs(declared: Declared, names: Sequence[str], dims: Mapping[str, int]) -> dict[str, Array]:
+    values = drawn(declared.graph, np.random.default_rng(0), dims)
+    return {name: values[name] for name in names}
+
+
 # Checking
 
 
@@ -321,18 +375,8 @@ def bench(step: TrainStep | Function, sizes: Mapping[str, int], seconds: float =
 
     Raises: UsageError for a size that the step has not, or below 1.
     """
-    declared = step.origin
-    if not isinstance(declared, Declared):
-        raise UsageError("bench: a step or function that gc.compile made is needed")
-    dims = dict.fromkeys(step.program.layout.dims, 32)
-    for name, value in sizes.items():
-        if name not in dims:
-            raise UsageError(f"bench: size {name} given; the step has {', '.join(dims) or 'no run-time sizes'}")
-        if value < 1:
-            raise UsageError(f"bench: {name} = {value} given; sizes are at least 1")
-        dims[name] = value
-    values = drawn(declared.graph, np.random.default_rng(0), dims)
-    given = {slot.name: values[slot.name] for slot in step.program.slots}
+    given = inputs_for(step, sizes)
+    dims = step.program.dims_of([given[slot.name] for slot in step.program.slots], "bench")
     live = [step.params, step.state] if isinstance(step, TrainStep) else []
     kept = [{name: np.array(value) for name, value in arrays.items()} for arrays in live]
 
@@ -349,6 +393,21 @@ def bench(step: TrainStep | Function, sizes: Mapping[str, int], seconds: float =
         )
     finally:
         restore()
+
+
+def inputs_for(step: TrainStep | Function, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Drawn inputs of a compiled step or function. sizes: as for ``bench``, whose errors it raises."""
+    declared = step.origin
+    if not isinstance(declared, Declared):
+        raise UsageError("bench: a step or function that gc.compile made is needed")
+    dims = dict.fromkeys(step.program.layout.dims, SIZE)
+    for name, value in sizes.items():
+        if name not in dims:
+            raise UsageError(f"bench: size {name} given; the step has {', '.join(dims) or 'no run-time sizes'}")
+        if value < 1:
+            raise UsageError(f"bench: {name} = {value} given; sizes are at least 1")
+        dims[name] = value
+    return _drawn_inputs(declared, [slot.name for slot in step.program.slots], dims)
 
 
 def check(step: TrainStep | Function, seed: int = 0) -> CheckReport:

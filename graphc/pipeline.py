@@ -39,7 +39,7 @@ from graphc.kernels.cost import cost
 from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
-from graphc.kernels.lower import index_users, lower
+from graphc.kernels.lower import index_users, lower, prepared
 from graphc.kernels.memory import n_panels, place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
@@ -251,7 +251,7 @@ def stages(declared: Declared, options: Options) -> Stages:
     verify(rewritten.graph)
     program = _with_declared(lower(rewritten.graph, index_users(step)), declared)
     if options.debug:
-        program = with_finite_checks(program, rewritten.graph)
+        program = with_finite_checks(program, prepared(rewritten.graph))
     program = place(program)
     layout = layout_of(program, declared)
     return Stages(declared, step, found, derived, rewritten, program, layout, emit(program, host()))

@@ -54,11 +54,7 @@ def test_graphc_agrees_with_the_reference(workload: str, tmp_path: Path) -> None
 
 
 def test_kernels_are_timed_one_by_one() -> None:
-    command = [
-        sys.executable,
-        str(RUN.with_name("kernels.py")),
-        "logreg",
-        str(RUN.parent / "roofline" / "roofline.json"),
-    ]
-    ran = subprocess.run([*command, "--seconds", "0.1"], check=True, capture_output=True, text=True, timeout=60)
-    assert "W0" in ran.stdout and ran.stdout.splitlines()[-1].startswith("all")
+    command = [sys.executable, str(RUN.with_name("kernels.py")), "logreg", "--seconds", "0.1"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "W0" in ran.stdout
+    assert "without counters a call takes" in ran.stdout

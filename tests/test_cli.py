@@ -65,6 +65,13 @@ def test_bench_prints_time_and_floor(script: str, capsys: pytest.CaptureFixture[
     assert float(found[1]) > 0
 
 
+def test_bench_prints_each_kernel(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", script, "--size", "N=64", "--seconds", "0.05", "--kernels"]) == 0
+    table = capsys.readouterr().out.partition("\n\n")[2]
+    assert table.startswith("step with N = 64 on one thread: ")
+    assert re.search(r"^k\d+ +~?[\d.]+ .* w, adam", table, re.MULTILINE)
+
+
 def test_bench_leaves_weights_as_they_were() -> None:
     x = gc.input("x", (gc.dim("N"), 3))
     step = gc.compile(gc.mean(gc.square(gc.nn.dense(x, 2))), gc.optim.adam(lr=0.1))

@@ -107,9 +107,14 @@ def bench(
             call()
             block[k] = clock() - before
     n_bytes = _least_bytes(layout, dims)
-    wide = any(b.dtype.name == "float64" for b in layout.buffers)
-    rates = Machine(_peak("double" if wide else "float"), _triad(n_bytes))
+    rates = machine(layout, n_bytes)
     return BenchReport(what, dict(dims), times.ravel() / 1e9, int(evaluate(cost.operations, dims)), n_bytes, rates)
+
+
+def machine(layout: Layout, n_bytes: int) -> Machine:
+    """The measured rates of one core for a program's type, and for arrays of so many bytes."""
+    wide = any(b.dtype.name == "float64" for b in layout.buffers)
+    return Machine(_peak("double" if wide else "float"), _triad(n_bytes))
 
 
 def _least_bytes(layout: Layout, dims: Mapping[str, int]) -> int:

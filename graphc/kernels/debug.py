@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from graphc.graph.graph import Graph
 from graphc.kernels.form import FiniteCheck, IndexCheck, Kernel, Nest, Program
+from graphc.kernels.told import told
 from graphc.structs import replace
 
 
 def with_finite_checks(program: Program, graph: Graph) -> Program:
-    """The program with a finite check behind every nest for each float buffer that it stores."""
+    """The program with a finite check behind every nest for each float buffer that it stores.
+
+    graph: that of which the program was made (``lower.prepared``).
+    """
     number = sum(1 for k in program.kernels if isinstance(k, IndexCheck))
     kernels: list[Kernel] = []
     for kernel in program.kernels:
@@ -28,10 +32,7 @@ def with_finite_checks(program: Program, graph: Graph) -> Program:
 
 def _described(program: Program, nest: Nest, buffer: int, graph: Graph) -> tuple[str, str]:
     operands = ", ".join(program.buffers[k].name.split(".")[0] for k in nest.reads()) or "nothing"
-    origins = [
-        o for number in nest.nodes if number < len(graph.nodes) for o in graph.origins.get(graph.nodes[number], ())
-    ]
-    site = next((str(o.site) for o in origins if o.site), "")
-    ops = ", ".join(dict.fromkeys(o.op for o in origins if o.op)) or "a derived value"
+    what = told(graph, program, nest)
+    ops = ", ".join(what.operations) or "a derived value"
     name = program.buffers[buffer].name.split(".")[0]
-    return f"debug: {{value}} at position {{position}} of {name} ({ops}), computed from {operands}", site
+    return f"debug: {{value}} at position {{position}} of {name} ({ops}), computed from {operands}", what.line

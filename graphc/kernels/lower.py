@@ -99,7 +99,7 @@ def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
 
     users: what the checks of indices name as their operation, where the graph was rewritten.
     """
-    graph, _ = prepare(_with_own_nodes(graph))
+    graph = prepared(graph)
     nodes = graph.live()
     work = Lowering(graph, nodes, plan(graph, nodes), users or {})
     work.stored = _read_elsewhere(work) | set(graph.outputs.values())
@@ -113,6 +113,11 @@ def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
         dims.update(dict.fromkeys(names(size)))
     outputs = tuple((name, work.buffer(node)) for name, node in graph.outputs.items())
     return Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs)
+
+
+def prepared(graph: Graph) -> Graph:
+    """The graph that ``lower`` makes kernels of; their ``nodes`` are the numbers of its nodes."""
+    return prepare(_with_own_nodes(graph))[0]
 
 
 def _with_own_nodes(graph: Graph) -> Graph:

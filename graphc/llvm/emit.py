@@ -12,6 +12,7 @@ from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, P
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
 from graphc.kernels.split import divided_level, waits
 from graphc.llvm.access import CONTEXT, I64, MEMBER, SHIFT
+from graphc.llvm.counters import add_counters, begin, count
 from graphc.llvm.dots import DotsWriter
 from graphc.llvm.nest import NestWriter
 from graphc.llvm.rows import RowsWriter
@@ -32,18 +33,25 @@ class Call(NamedTuple):
     """A call that the program makes: the function, what it is, a comment, and the number of the wait before it.
 
     kind: "part" of the program, "divided" among the members of a team, "whole" for a kernel and "check" for a check
-    that member 0 does alone. wait: 0 for none.
+    that member 0 does alone. wait: 0 for none. counter: the number of its counter, -1 for none.
     """
 
     name: str
     kind: str
     note: str = ""
     wait: int = 0
+    counter: int = -1
 
 
-def emit(program: Program, target: Target) -> str:
-    """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``."""
+def emit(program: Program, target: Target, counted: bool = False) -> str:
+    """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``.
+
+    counted: with a counter behind each kernel (``llvm/counters.py``).
+    """
     module = Module("graphc", target.triple, target.fma, target.avx512)
+    n_counters = len(program.kernels) if counted else 0
+    if counted:
+        add_counters(module, n_counters)
     words = _words(program)
     calls: list[Call] = []
     before = waits(program)
@@ -57,23 +65,25 @@ def emit(program: Program, target: Target) -> str:
         wait = before[position] or (bool(calls) and (calls[-1].kind == "check") != (kind == "check"))
         n_waits += wait
         note = f"nodes {', '.join(map(str, kernel.nodes))}"
-        calls.append(Call(name, kind, note, n_waits if wait else 0))
+        calls.append(Call(name, kind, note, n_waits if wait else 0, position if counted else -1))
     level = 0
     while len(calls) > MOST_CALLS:
         parts = [calls[k : k + MOST_CALLS] for k in range(0, len(calls), MOST_CALLS)]
-        calls = [_part(module, f"part{level}_{n}", part) for n, part in enumerate(parts)]
+        calls = [_part(module, f"part{level}_{n}", part, n_counters) for n, part in enumerate(parts)]
         level += 1
-    _part(module, RUN, calls)
+    _part(module, RUN, calls, n_counters)
     add_entry(module, RUN)
     return module.text()
 
 
-def _part(module: Module, name: str, calls: Sequence[Call]) -> Call:
+def _part(module: Module, name: str, calls: Sequence[Call], n_counters: int) -> Call:
     """A function that makes some calls in order, as one member of a team, and leaves behind the first failure."""
     w = Writer(module)
     first = w.icmp("eq", MEMBER, const(I64, 0))
     status = w.gep(CONTEXT, const(I64, WORD_FAILED), I64)
     checked = True  # what an earlier part ended with may be a check
+    if n_counters and name == RUN:
+        begin(w, first)
     for call in calls:
         if call.note:
             w.comment(call.note)
@@ -96,6 +106,8 @@ def _part(module: Module, name: str, calls: Sequence[Call]) -> Call:
             alone = w.if_(w.and_(first, w.icmp("eq", w.load(I64, status), const(I64, 0))))
             w.store(w.cast("sext", w.call(call.name, "i32", [CONTEXT]), I64), status)
             w.end_if(alone)
+        if call.counter >= 0:
+            count(w, first, call.counter, n_counters)
     w.ret(w.cast("trunc", w.load(I64, status), "i32") if name == RUN else const("i32", 0))
     module.define(name, "i32", [CONTEXT, MEMBER, SHIFT, TEAM], w, "internal", "noinline")
     return Call(name, "part")

@@ -14,6 +14,7 @@ members. The bits are the same either way.
 from __future__ import annotations
 
 from graphc.kernels.layout import WORD_ALONE, WORD_ALWAYS, WORD_FAILED, WORD_REST, WORD_TEAM
+from graphc.llvm.counters import reading
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module
 
@@ -40,12 +41,6 @@ def _at(line: int) -> str:
     return f"getelementptr i8, ptr %team, i64 {8 * LINE_WORDS * line}"
 
 
-def _counter(triple: str) -> str:
-    """The call that reads the machine's steady counter."""
-    kind = {"x86_64": "readcyclecounter", "aarch64": "readsteadycounter"}[triple.split("-")[0]]
-    return f"call i64 @llvm.{kind}()"
-
-
 def _pause(triple: str) -> str:
     """An instruction that tells the core that this is a waiting loop."""
     return {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}[
@@ -70,7 +65,7 @@ def add_entry(module: Module, run: str) -> None:
             ]
         )
         return
-    pause, counter = _pause(module.triple), _counter(module.triple)
+    pause, counter = _pause(module.triple), reading(module.triple)
     module.declare("llvm.smax.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])

@@ -115,6 +115,7 @@ class Program:
         debug: bool = False,
         threads: int = 1,
         allocate: Allocator = zeroed,
+        symbols: Sequence[str] = (),
     ) -> None:
         layout = compiled.layout
         self.name = name
@@ -126,7 +127,7 @@ class Program:
         self._fast: FastCall | None = None
         self._aimed: Context | None = None  # kept alive for the fast call
         self._solver = DimSolver(layout.dims, self.slots)
-        symbols = [layout.symbol, *(epoch.SYMBOLS if epoch.can_fit(layout) else ())]
+        symbols = [layout.symbol, *symbols, *(epoch.SYMBOLS if epoch.can_fit(layout) else ())]
         symbols += fastcall.SYMBOLS if fastcall.fast_inputs(layout) else ()
         self._native: Native = load(compiled.object_code, symbols, target)
         self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
@@ -212,6 +213,30 @@ class Program:
         if self.store is not None and name in self.store.names():
             return self.store[name]  # an output that is a weight or a state itself
         raise InternalError(f"{self.name}: result {name!r} is neither an output nor persistent")
+
+    # For callers that run native code themselves
+
+    def ready(self, given: Mapping[str, object]) -> tuple[Context, list[Array]]:
+        """A context with everything in its place, and the inputs, which must outlive its use.
+
+        Raises: what ``run`` raises for arguments.
+        """
+        arrays = gather(self.name, self.slots, given, tuple(self._hyper_index))
+        with self.guard.alone():
+            context = self.context(self._solver.solve([array.shape for array in arrays], self.name))
+            self._override(given)
+            for slot, array in zip(self.slots, arrays, strict=True):
+                context.words[slot.word] = self._address_of(array)
+        return context, arrays
+
+    def symbol(self, name: str) -> int:
+        """The address of an exported symbol. Raises KeyError."""
+        return self._native.addresses[name]
+
+    @property
+    def threads(self) -> int:
+        """The most threads that a call may use."""
+        return self._threads
 
     # Calls
 

@@ -46,13 +46,14 @@ class Tools:
 class Look:
     """How a program is looked into, handed in by the compiler.
 
-    show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. origin: what it was
-    compiled from, for the compiler's own checks.
+    show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. profile: of the
+    program, of inputs by name, for so many seconds. origin: what it was compiled from, for the compiler's own checks.
     """
 
     show: Callable[[str], str]
     html: Callable[[], str]
     cost: Callable[[], object]
+    profile: Callable[[Program, Mapping[str, object], float], object]
     origin: object
 
 
@@ -120,6 +121,16 @@ class _Compiled:
     def cost(self) -> object:
         """The cost sheet: operations, bytes and predicted time of each kernel, before running; ``print`` it."""
         return self._looked().cost()
+
+    def profile(self, seconds: float = 1.0, /, **inputs: object) -> Any:  # a Profile of ``graphc/inspect/profile.py``
+        """Where a call's time goes: each kernel timed inside it, beside the roofline, a table and a picture.
+
+        seconds: how long to measure, about. inputs: as in a call; without any they are drawn, 32 for each run-time
+        size. Weights and states stay as they are.
+
+        Raises: what a call raises for its inputs.
+        """
+        return self._looked().profile(self._program, inputs, seconds)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the signature, and the maths of forward pass, gradients and update."""
