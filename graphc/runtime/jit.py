@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from graphc.errors import InternalError
 from graphc.llvm import target as targets
 from graphc.llvm.target import Target
+from graphc.runtime import named
 from graphc.structs import dataclass
 
 LIGHT_PASSES = (
@@ -74,20 +75,41 @@ def assembly(texts: Sequence[str], target: Target) -> str:
 def load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
     """The object's symbols in this process; libc's functions are found where the object calls them.
 
-    Raises: InternalError where the object does not link.
+    The variables ``GRAPHC_PERF`` and ``GRAPHC_GDB`` give its functions' names to those tools (``runtime/named.py``).
+
+    Raises: InternalError where the object does not link; FileAccessError where perf's file cannot be written.
     """
+    how = _load_for_gdb if named.wants(named.GDB) else _load
+    try:
+        found = how(object_code, symbols, target)
+    except RuntimeError as error:
+        raise InternalError(f"the compiled program does not link: {error}") from error
+    if named.wants(named.PERF):
+        named.note_for_perf(object_code, found.addresses)
+    return found
+
+
+def _load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
     import llvmlite.binding as llvm
 
     jit = llvm.create_lljit_compiler(targets.machine(target), use_jit_link=sys.platform != "win32")
     builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
     for symbol in symbols:
         builder.export_symbol(symbol)
-    try:
-        library = builder.link(jit, "graphc")
-        addresses = {symbol: int(library[symbol]) for symbol in symbols}
-    except RuntimeError as error:
-        raise InternalError(f"the compiled program does not link: {error}") from error
-    return Native(addresses, (jit, library))
+    library = builder.link(jit, "graphc")
+    return Native({symbol: int(library[symbol]) for symbol in symbols}, (jit, library))
+
+
+def _load_for_gdb(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
+    """By MCJIT, which tells gdb what it loads."""
+    import llvmlite.binding as llvm
+
+    empty = llvm.parse_assembly("")
+    empty.triple = target.triple
+    engine = llvm.create_mcjit_compiler(empty, targets.machine(target))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(object_code))
+    engine.finalize_object()
+    return Native({symbol: int(engine.get_function_address(symbol)) for symbol in symbols}, (engine,))
 
 
 def _parse(text: str, target: Target, machine: targets.TargetMachine):  # type: ignore[no-untyped-def]  # llvmlite has no types
