@@ -8,15 +8,20 @@ from graphc.diff.reverse import Backward
 from graphc.errors import UsageError
 from graphc.graph.graph import Graph, Node, rebuild
 from graphc.graph.text import to_text
+from graphc.inspect.annotated import annotated, phases_of, rewrites_text
 from graphc.inspect.draw import Drawing, drawing_of
 from graphc.inspect.explain import explained, forms_of
-from graphc.kernels.show import memory_text, program_text
+from graphc.inspect.links import DECLARED, DERIVED, Links, link
+from graphc.inspect.spans import asm_code, llvm_code
+from graphc.kernels.show import listing, memory_text, program_text
+from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.notation.expressions import graph_lines, has_name
 from graphc.notation.show import to_mathml
 from graphc.notation.show import to_text as maths
 from graphc.pipeline import Declared, Options, Stages, derive, gradient_name, stages
-from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, run
+from graphc.rewrite.phases import PHASES, run
+from graphc.rewrite.work import Firing
 from graphc.runtime.jit import assembly
 
 STAGES = (
@@ -32,19 +37,19 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     """
     if stage and stage not in STAGES:
         raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
-    made = stages(declared, options)
+    made = stages(declared, options, traced=stage in ("", "llvm", "asm", "rewrites"))
     found: dict[str, Callable[[], str]] = {
         "declared": lambda: to_text(declared.graph),
         "forward": lambda: maths(declared.graph, dict(declared.graph.outputs)) + "\n",
         "grad": lambda: _maths(_gradients(made.derived, made.backward, declared)) if made.backward else _NO_LOSS,
         "update": lambda: _maths(_updates(declared)),
-        "ledger": lambda: _ledger(made, options),
+        "ledger": lambda: _ledger(made),
         "optimized": lambda: to_text(made.rewritten.graph),
-        "rewrites": lambda: made.rewritten.text(),
+        "rewrites": lambda: rewrites_text(phases_of(made.passages), _firings(made)),
         "kernels": lambda: program_text(made.program),
         "memory": lambda: memory_text(made.program),
-        "llvm": lambda: made.llvm,
-        "asm": lambda: assembly([made.llvm], host()),
+        "llvm": lambda: _annotated(made, llvm=True),
+        "asm": lambda: _annotated(made, llvm=False),
         "svg": lambda: _drawing(made).svg,
     }
     if stage:
@@ -58,9 +63,9 @@ _NO_LOSS = "a plain function has no loss that was differentiated\n"
 def rich(declared: Declared, options: Options) -> str:
     """The maths of forward pass, gradients and update as HTML with MathML in it."""
     parts = [("Forward pass", to_mathml(declared.graph, dict(declared.graph.outputs)))]
-    _, found, derived = derive(declared, options.fast_math)
-    if found is not None:
-        parts.append(("Back propagation", to_mathml(_gradients(derived, found, declared))))
+    derived = derive(declared, options.fast_math)
+    if derived.backward is not None:
+        parts.append(("Back propagation", to_mathml(_gradients(derived.source, derived.backward, declared))))
         parts.append(("Update", to_mathml(_updates(declared))))
     return "".join(f"<h4>{title}</h4>{element}" for title, element in parts)
 
@@ -79,12 +84,42 @@ def _gradients(graph: Graph, found: Backward, declared: Declared) -> Graph:
     return run(graph, PHASES, fast_math=False, protect=named).graph
 
 
-def _ledger(made: Stages, options: Options) -> str:
+def _ledger(made: Stages) -> str:
     """The chain rule of a step, row by row."""
     if made.backward is None:
         return _NO_LOSS
-    stable = run(made.declared.graph, BEFORE_DERIVATIVES, fast_math=options.fast_math)
-    return str(explained(made.derived, made.backward, forms=forms_of(made.declared.graph, stable)))
+    forms = forms_of(made.declared.graph, made.stable) if made.stable is not None else ()
+    return str(explained(made.derived, made.backward, forms=forms))
+
+
+def _annotated(made: Stages, llvm: bool) -> str:
+    """LLVM or assembly, with comments that say what it comes from."""
+    links = _links(made)
+    if llvm:
+        return annotated(links, links.llvm, "  ;")
+    return annotated(links, links.asm, "\t#" if host().triple.startswith("x86") else "\t//")
+
+
+def _firings(made: Stages) -> tuple[Firing, ...]:
+    """Every rewrite that fired, those before derivatives were taken first."""
+    return (made.stable.log if made.stable is not None else ()) + made.rewritten.log
+
+
+def links_of(declared: Declared, options: Options) -> Links:
+    """The links between values, kernels, LLVM and assembly."""
+    made = stages(declared, options, traced=True)
+    return _links(made)
+
+
+def _links(made: Stages) -> Links:
+    llvm, callers = llvm_code(made.llvm, emit(made.program, host()))
+    asm = asm_code(assembly([made.llvm], host()), callers)
+    n_stable = len(made.stable.log) if made.stable is not None else 0
+    behind = next((k for k, p in enumerate(made.passages) if p.name == "derived"), -1)
+    offsets = [0 if k < behind else n_stable for k in range(len(made.passages))]
+    graphs = {DECLARED: made.declared.graph, DERIVED: made.step}
+    names = [f"{kernel.name}_{position}" for position, kernel in enumerate(made.program.kernels)]
+    return link(graphs, made.passages, offsets, made.rewritten.graph, listing(made.program), llvm, asm, names)
 
 
 def _drawing(made: Stages) -> Drawing:

@@ -29,7 +29,7 @@ from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, UsageError
 from graphc.graph.dtypes import int64
 from graphc.graph.formula import Formula, Read
-from graphc.graph.graph import NAMED, Graph, Node, Origin, copy_node, reachable, rebuild
+from graphc.graph.graph import NAMED, Graph, Node, Origin, Passage, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.sizes import parse_size
@@ -41,6 +41,7 @@ from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
 from graphc.kernels.lower import index_users, lower, prepared
 from graphc.kernels.memory import n_panels, place
+from graphc.kernels.show import source_lines
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
@@ -82,16 +83,33 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Every form of one program, for ``show`` and ``cost``."""
+    """Every form of one program, for ``show`` and ``cost``.
+
+    derived: the graph that was differentiated, in stable forms; stable: how it came to those, if it was. passages: all
+    that lead from the declared graph to the one whose nodes the kernels name, where they are wanted.
+    """
 
     declared: Declared
     step: Graph
     backward: Backward | None
     derived: Graph
+    stable: Rewritten | None
     rewritten: Rewritten
     program: Program
     layout: Layout
     llvm: str
+    passages: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A step as one graph: forward, backward and update. backward: the ledger, if something was differentiated; source:
+    the graph that it speaks of; stable: how that came from the declared one."""
+
+    step: Graph
+    backward: Backward | None
+    source: Graph
+    stable: Rewritten | None
 
 
 # Declaring
@@ -192,14 +210,15 @@ def as_inputs(graph: Graph) -> Graph:
 # Deriving
 
 
-def derive(declared: Declared, fast_math: bool = True) -> tuple[Graph, Backward | None, Graph]:
-    """The whole step as one graph: forward, backward and update; the ledger and the graph that it speaks of.
+def derive(declared: Declared, fast_math: bool = True, passages: list[Passage] | None = None) -> Derived:
+    """The whole step as one graph.
 
     What is differentiated has its stable forms already; without ``fast_math`` those alone that keep every bit.
     """
     if declared.loss is None:
-        return declared.graph, None, declared.graph
-    source = run(declared.graph, BEFORE_DERIVATIVES, fast_math=fast_math).graph
+        return Derived(declared.graph, None, declared.graph, None)
+    stable = run(declared.graph, BEFORE_DERIVATIVES, fast_math=fast_math, passages=passages)
+    source = stable.graph
     loss = source.outputs[LOSS]
     leaves = {node.attr: node for node in source.nodes if node.kind == "param"}
     for name in declared.trained:
@@ -228,7 +247,9 @@ def derive(declared: Declared, fast_math: bool = True) -> tuple[Graph, Backward 
         step.note(new[node], source.origins.get(node, ()))
     step.outputs = {name: new[node] for name, node in source.outputs.items()}
     step.updates = {new[target]: new[value] for target, value in updates.items()}
-    return step, found, source
+    if passages is not None:
+        passages.append(Passage("derived", source, step, new, tuple(step.nodes)))
+    return Derived(step, found, source, stable)
 
 
 @contextmanager
@@ -243,18 +264,30 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def stages(declared: Declared, options: Options) -> Stages:
-    """All stages up to LLVM, each verified."""
-    step, found, derived = derive(declared, options.fast_math)
+def stages(declared: Declared, options: Options, traced: bool = False) -> Stages:
+    """All stages up to LLVM, each verified.
+
+    traced: also every passage between graphs, and LLVM whose instructions name lines of the kernels' listing.
+    """
+    passages: list[Passage] | None = [] if traced else None
+    derived = derive(declared, options.fast_math, passages)
+    step = derived.step
     verify(step)
-    rewritten = run(step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite)
+    rewritten = run(
+        step, PHASES, fast_math=options.fast_math, assume_finite=options.assume_finite, passages=passages
+    )
     verify(rewritten.graph)
-    program = _with_declared(lower(rewritten.graph, index_users(step)), declared)
+    program = _with_declared(lower(rewritten.graph, index_users(step), passages), declared)
     if options.debug:
         program = with_finite_checks(program, prepared(rewritten.graph))
     program = place(program)
     layout = layout_of(program, declared)
-    return Stages(declared, step, found, derived, rewritten, program, layout, emit(program, host()))
+    lines = source_lines(program) if traced else None
+    llvm = emit(program, host(), lines=lines)
+    known = tuple(passages or ())
+    return Stages(
+        declared, step, derived.backward, derived.source, derived.stable, rewritten, program, layout, llvm, known
+    )
 
 
 def _with_declared(program: Program, declared: Declared) -> Program:

@@ -10,7 +10,7 @@ kind of record (``ops/special.py``): an operation that a formula states poorly, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.formula import Formula, Shape
-from graphc.structs import dataclass
+from graphc.structs import dataclass, field
 
 Array = NDArray[np.generic]
 LEAVES = ("input", "param", "state", "hyper", "const", "count", "training")
@@ -160,6 +160,23 @@ class Graph:
     def live(self) -> list[Node]:
         """The nodes that the roots need, each after its inputs."""
         return reachable(self.roots())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """One passage from a graph to the next, kept where somebody wants to know what became of each node.
+
+    new: every live node of ``before`` -> the node of ``after`` made for it, which ``after`` may not need any more.
+    fired: a node of ``before`` -> the first rewrite that fired there and the first that did not, by number in the log.
+    made: the nodes that ``after`` then had; differentiation adds more to some graphs.
+    """
+
+    name: str
+    before: Graph
+    after: Graph
+    new: Mapping[Node, Node]
+    made: tuple[Node, ...]
+    fired: Mapping[Node, tuple[int, int]] = field(default_factory=dict)
 
 
 def reachable(roots: Iterable[Node]) -> list[Node]:

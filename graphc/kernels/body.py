@@ -62,7 +62,7 @@ class Address:
 @dataclass(slots=True)
 class NestBody:
     """Writes one program of a nest. ``here``: nodes whose value at the nest's own point is at hand, which is their
-    element at ``own``."""
+    element at ``own``. owners: of an instruction the numbers of the nodes whose value it is."""
 
     address: Address
     kept: Container[Node]
@@ -71,37 +71,59 @@ class NestBody:
     own: tuple[Affine, ...]
     builder: BodyBuilder = field(default_factory=BodyBuilder)
     here: dict[Node, Scalar] = field(default_factory=dict)
+    owners: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def accumulator(self, number: int, node: Node) -> Scalar:
         """The result of the nest's reduction ``number``."""
-        return self.builder.emit(Instr("acc", (), node.dtype, number))
+        result = self.builder.emit(Instr("acc", (), node.dtype, number))
+        self.owners[result.position] = (node.number,)
+        return result
+
+    def _note(self, node: Node, values: Sequence[Scalar], first: int) -> None:
+        """Notes whose values instructions are: those of a node's body but its reads, and what was written for it from
+        ``first`` on that is nobody else's."""
+        number = node.number
+        for instr, value in zip(node.formula.body.instrs, values, strict=True):
+            known = self.owners.get(value.position)
+            if known is None:
+                self.owners[value.position] = (number,)
+            elif instr.op != "read" and number not in known:
+                self.owners[value.position] = known + (number,)
+        for position in range(first, len(self.builder.instrs)):
+            self.owners.setdefault(position, (number,))
 
     def load(self, node: Node, index: tuple[Index, ...], guards: tuple[Guard, ...], operands: Sequence[Node]) -> Scalar:
         """The element of a kept node."""
         access = self.address.access(node, index, guards, operands)
         if access not in self.loads:
             self.loads.append(access)
-        return self.builder.read(self.loads.index(access), node.dtype)
+        result = self.builder.read(self.loads.index(access), node.dtype)
+        self.owners.setdefault(result.position, (node.number,))
+        return result
 
     def value(self, node: Node, table: Sequence[Affine | None]) -> Scalar:
         """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0."""
-        formula = node.formula
+        formula, first = node.formula, len(self.builder.instrs)
         guards = tuple(substitute_guard(g, table) for g in formula.guards)
         guards = tuple(g for g in guards if not always(g, self.extents))
         reads = [self._read(node, r, table, guards) for r in formula.reads]
         indices = [None if t is None else index_value(self.builder, t) for t in table]
-        result = self.builder.include(formula.body, reads, indices)[-1]
-        return self.chosen(guards, node.inputs, result)
+        values = self.builder.include(formula.body, reads, indices)
+        result = self.chosen(guards, node.inputs, values[-1])
+        self._note(node, values, first)
+        return result
 
     def point(self, node: Node, guards: Sequence[Guard] = ()) -> Scalar:
         """The value of a formula node's body at a point of its own domain; its guards keep its loads inside, and are
         otherwise the nest's."""
-        formula = node.formula
+        formula, first = node.formula, len(self.builder.instrs)
         outer = tuple(g for g in formula.guards if not always(g, self.extents))
         table: list[Affine | None] = [None] * len(formula.extents)
         reads = [self._read(node, r, table, outer) for r in formula.reads]
-        result = self.builder.include(formula.body, reads)[-1]
-        return self.chosen([g for g in guards if g in outer], node.inputs, result)
+        values = self.builder.include(formula.body, reads)
+        result = self.chosen([g for g in guards if g in outer], node.inputs, values[-1])
+        self._note(node, values, first)
+        return result
 
     def chosen(self, guards: Sequence[Guard], operands: Sequence[Node], value: Scalar) -> Scalar:
         """``value`` where all guards hold, else 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphc.graph.graph import Graph
 from graphc.graph.primitives import cost_of
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike, evaluate, product
@@ -103,6 +104,16 @@ def _kernel(kernel: Kernel, program: Program) -> KernelCost:
     else:
         time = operations * _OPERATION_PS
     return KernelCost(kernel.name, kernel.nodes, operations, n_bytes, time + n_bytes * _BYTE_PS + _CALL_PS)
+
+
+def operations_of(graph: Graph) -> SizeLike:
+    """The operations that the formulas of a graph ask for, each computed once by itself."""
+    total: SizeLike = 0
+    for node in graph.live():
+        if node.kind == "formula":
+            each = _weight(node.formula.body.instrs) + (node.formula.combine != "none")
+            total = total + product(node.formula.extents) * each
+    return total
 
 
 def _weight(instrs: tuple[Instr, ...]) -> int:

@@ -31,13 +31,15 @@ NEAR = 8  # elements apart at most that shuffles bring together; a gather is slo
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A flat row-major array. role: as in ``layout.Buffer``, or ``const`` with its value."""
+    """A flat row-major array. role: as in ``layout.Buffer``, or ``const`` with its value. node: whose value it
+    holds."""
 
     name: str
     role: str
     dtype: DType
     shape: Shape
     value: ConstValue | None = None
+    node: int = -1
 
     @property
     def size(self) -> SizeLike:
@@ -101,10 +103,11 @@ class Access:
 @dataclass(frozen=True, slots=True)
 class Code:
     """A scalar program: instructions in order. ``read`` names a load of the nest, ``acc`` (attr r) a reduction's
-    result.
+    result. owners: for each instruction the graph nodes whose values it computes or, a ``read``, loads.
     """
 
     instrs: tuple[Instr, ...] = ()
+    owners: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +122,12 @@ class Reduction:
 @dataclass(frozen=True, slots=True)
 class Store:
     """``access = value`` (a position in the post program); with ``add`` the element is added to instead. Nothing is
-    stored where a guard of the access fails. All loads of a point come before its stores."""
+    stored where a guard of the access fails. All loads of a point come before its stores. node: whose value it is."""
 
     access: Access
     value: int
     add: bool = False
+    node: int = -1
 
 
 @dataclass(frozen=True, slots=True)

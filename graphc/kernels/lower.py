@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula, Read, always, data_indices, plain, var
-from graphc.graph.graph import ConstValue, Graph, Node, Origin, copy_node, rebuild
+from graphc.graph.graph import ConstValue, Graph, Node, Origin, Passage, copy_node, rebuild
 from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
 from graphc.graph.sizes import SizeLike, names
 from graphc.kernels.body import Address, NestBody
@@ -94,12 +94,13 @@ def _called(graph: Graph, node: Node) -> str:
     return graph.name(node) or str(site)
 
 
-def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
+def lower(graph: Graph, users: IndexUsers | None = None, passages: list[Passage] | None = None) -> Program:
     """The program of a graph: its outputs and updates computed, kernels in order, memory not yet placed.
 
-    users: what the checks of indices name as their operation, where the graph was rewritten.
+    users: what the checks of indices name as their operation, where the graph was rewritten. passages: where each step
+    is noted that makes the graph ready, the last of which gives the graph that the kernels' node numbers speak of.
     """
-    graph = prepared(graph)
+    graph = prepared(graph, passages)
     nodes = graph.live()
     work = Lowering(graph, nodes, plan(graph, nodes), users or {})
     work.stored = _read_elsewhere(work) | set(graph.outputs.values())
@@ -115,12 +116,12 @@ def lower(graph: Graph, users: IndexUsers | None = None) -> Program:
     return Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs)
 
 
-def prepared(graph: Graph) -> Graph:
+def prepared(graph: Graph, passages: list[Passage] | None = None) -> Graph:
     """The graph that ``lower`` makes kernels of; their ``nodes`` are the numbers of its nodes."""
-    return prepare(_with_own_nodes(graph))[0]
+    return prepare(_with_own_nodes(graph, passages), passages)[0]
 
 
-def _with_own_nodes(graph: Graph) -> Graph:
+def _with_own_nodes(graph: Graph, passages: list[Passage] | None) -> Graph:
     """The graph with a copy in the place of an output or new value that is no formula (a leaf, a relabelling): each
     then has a node of its own to be stored from, which takes part in everything else as any node does."""
 
@@ -131,10 +132,12 @@ def _with_own_nodes(graph: Graph) -> Graph:
         body = trace(lambda x: x, [node.dtype])
         return graph.formula(Formula(node.shape, index, node.shape, (Read(0, index),), body), (node,))
 
-    result, _ = rebuild(graph, copy_node)
-    graph = result
+    declared = graph
+    graph, new = rebuild(declared, copy_node)
     graph.outputs = {name: own(node) for name, node in graph.outputs.items()}
     graph.updates = {target: own(value) for target, value in graph.updates.items()}
+    if passages is not None:
+        passages.append(Passage("stored", declared, graph, new, tuple(graph.nodes)))
     return graph
 
 
@@ -194,19 +197,22 @@ def _make_buffers(work: Lowering) -> None:
         if node.kind == "formula":
             role = "output" if node in outputs else "temp"
             name = outputs.get(node) or work.graph.name(node) or "t"
-            buffer = Buffer(f"{name}.{node.number}", role, node.dtype, node.shape)
+            buffer = Buffer(f"{name}.{node.number}", role, node.dtype, node.shape, node=node.number)
         elif node.kind == "const" and isinstance(node.attr, ConstValue):
-            buffer = Buffer(f"const.{node.number}", "const", node.dtype, node.shape, node.attr)
+            buffer = Buffer(f"const.{node.number}", "const", node.dtype, node.shape, node.attr, node.number)
         elif base(node) is not node:
             continue
         else:
-            buffer = Buffer(str(node.attr) if node.attr is not None else node.kind, node.kind, node.dtype, node.shape)
+            name = str(node.attr) if node.attr is not None else node.kind
+            buffer = Buffer(name, node.kind, node.dtype, node.shape, node=node.number)
         work.buffer_of[node] = len(work.buffers)
         work.buffers.append(buffer)
 
 
-def _code(builder: BodyBuilder, results: list[Scalar]) -> tuple[Code, list[int]]:
-    """The instructions that some results need, and where those results stand."""
+def _code(
+    builder: BodyBuilder, results: list[Scalar], owners: Mapping[int, tuple[int, ...]]
+) -> tuple[Code, list[int]]:
+    """The instructions that some results need, and where those results stand. owners: whose values they are."""
     needed = [False] * len(builder.instrs)
     for result in results:
         needed[result.position] = True
@@ -220,7 +226,7 @@ def _code(builder: BodyBuilder, results: list[Scalar]) -> tuple[Code, list[int]]
         if needed[position]:
             moved[position] = len(kept)
             kept.append(replace(instr, args=tuple(moved[a] for a in instr.args)))
-    return Code(tuple(kept)), [moved[r.position] for r in results]
+    return Code(tuple(kept), tuple(owners.get(p, ()) for p in moved)), [moved[r.position] for r in results]
 
 
 def _nests(work: Lowering, group: Group) -> list[Nest]:
@@ -241,10 +247,11 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     for node in group.inner:
         body.here[node] = body.value(node, body.own)
     kept_inside = [node for node in group.inner if node in work.stored]
-    code, found = _code(body.builder, [body.point(r) for r in group.roots] + [body.here[n] for n in kept_inside])
+    results = [body.point(r) for r in group.roots] + [body.here[n] for n in kept_inside]
+    code, found = _code(body.builder, results, body.owners)
     reductions = tuple(Reduction(r.formula.combine, p, r.dtype) for r, p in zip(group.roots, found, strict=False))
     inner = tuple(
-        Store(Access(work.buffer(n), Flat(0, _plain_terms(n, group.along))), p)
+        Store(Access(work.buffer(n), Flat(0, _plain_terms(n, group.along))), p, node=n.number)
         for n, p in zip(kept_inside, found[len(group.roots) :], strict=True)
     )
     for number, reduction in enumerate(group.roots):
@@ -252,10 +259,10 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     for node in group.maps:
         post.here[node] = post.value(node, post.own)
     wanted = [(node, leaf) for node in group.roots + group.maps for leaf in _targets(work, node)]
-    after, positions = _code(post.builder, [post.here[node] for node, _ in wanted])
+    after, positions = _code(post.builder, [post.here[node] for node, _ in wanted], post.owners)
     stores = tuple(
-        Store(Access(work.buffer(leaf), Flat(0, _plain_terms(leaf))), position)
-        for (_, leaf), position in zip(wanted, positions, strict=True)
+        Store(Access(work.buffer(leaf), Flat(0, _plain_terms(leaf))), position, node=node.number)
+        for (node, leaf), position in zip(wanted, positions, strict=True)
     )
     order = Schedule(tuple(range(len(shape))))
     nodes = tuple(n.number for n in group.nodes)
@@ -291,11 +298,10 @@ def _used_loads(nest: Nest) -> Nest:
     number = {old: new for new, old in enumerate(used)}
 
     def code(c: Code) -> Code:
-        return Code(
-            tuple(
-                replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs
-            )
+        instrs = (
+            replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs
         )
+        return replace(c, instrs=tuple(instrs))
 
     return replace(nest, loads=tuple(nest.loads[k] for k in used), body=code(nest.body), post=code(nest.post))
 
@@ -306,18 +312,17 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
         raise InternalError(f"lower: node {root.number} scatters with {formula.combine}")
     target = work.buffer(root)
     builder = BodyBuilder()
-    zero, (position,) = _code(builder, [builder.const(0, root.dtype)])
+    zero, (position,) = _code(builder, [builder.const(0, root.dtype)], {0: (root.number,)})
     whole = Access(target, Flat(0, ((0, 1),)))
     size = work.buffers[target].size
-    fill = Nest(
-        f"{name}_zero", (size,), 1, (), Code(), (), zero, (Store(whole, position),), Schedule((0,)), (), (root.number,)
-    )
+    cleared = (Store(whole, position, node=root.number),)
+    fill = Nest(f"{name}_zero", (size,), 1, (), Code(), (), zero, cleared, Schedule((0,)), (), (root.number,))
     accesses: list[Access] = []
     post = NestBody(address, work.plan.kept, formula.extents, accesses, ())
     value = post.point(root, formula.guards)
-    code, (position,) = _code(post.builder, [value])
+    code, (position,) = _code(post.builder, [value], post.owners)
     guards = tuple(g for g in formula.guards if not always(g, formula.extents))
-    store = Store(address.access(root, formula.write, guards, root.inputs), position, add=True)
+    store = Store(address.access(root, formula.write, guards, root.inputs), position, add=True, node=root.number)
     n = len(formula.extents)
     nest = Nest(
         name,
@@ -337,7 +342,7 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
 
 def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:
     builder = BodyBuilder()
-    code, (position,) = _code(builder, [builder.read(0, copy.value.dtype)])
+    code, (position,) = _code(builder, [builder.read(0, copy.value.dtype)], {0: (copy.value.number,)})
     flat = Flat(0, _plain_terms(copy.value))
     n = len(copy.value.shape)
     source, target = Access(work.buffer(copy.value), flat), Access(work.buffer(copy.target), flat)
@@ -349,7 +354,7 @@ def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:
         Code(),
         (),
         code,
-        (Store(target, position),),
+        (Store(target, position, node=copy.value.number),),
         Schedule(tuple(range(n))),
         (),
         (copy.value.number,),

@@ -24,7 +24,7 @@ from graphc.graph.formula import (
     substitute_read,
     var,
 )
-from graphc.graph.graph import Graph, Node, Origin, copy_node, rebuild, users
+from graphc.graph.graph import Graph, Node, Origin, Passage, copy_node, rebuild, users
 from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sizes import SizeLike, at_most
 from graphc.ops.combiners import COMBINERS
@@ -47,12 +47,16 @@ class Product:
     column: int
 
 
-def prepare(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
-    """The prepared graph and the map from the old nodes."""
+def prepare(graph: Graph, passages: list[Passage] | None = None) -> tuple[Graph, dict[Node, Node]]:
+    """The prepared graph and the map from the old nodes. passages: where each of the three steps is noted."""
     first, one = rebuild(graph, _solved)
     single = {n for n, readers in users(first.live()).items() if len(readers) == 1}
     second, two = rebuild(first, lambda g, node, inputs: _composed(g, node, inputs, single))
     third, three = rebuild(second, _laid_out)
+    if passages is not None:
+        passages.append(Passage("solved", graph, first, one, tuple(first.nodes)))
+        passages.append(Passage("composed", first, second, two, tuple(second.nodes)))
+        passages.append(Passage("laid out", second, third, three, tuple(third.nodes)))
     return third, {old: three[two[mid]] for old, mid in one.items() if mid in two and two[mid] in three}
 
 

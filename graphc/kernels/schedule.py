@@ -260,11 +260,10 @@ def _merge(nest: Nest, first: int) -> Nest:
         )
 
     def code(c: Code) -> Code:
-        return Code(
-            tuple(
-                replace(i, attr=moved(i.attr)) if i.op == "index" and isinstance(i.attr, int) else i for i in c.instrs
-            )
+        instrs = (
+            replace(i, attr=moved(i.attr)) if i.op == "index" and isinstance(i.attr, int) else i for i in c.instrs
         )
+        return replace(c, instrs=tuple(instrs))
 
     extents: Shape = nest.extents[:first] + (nest.extents[first] * nest.extents[first + 1],) + nest.extents[first + 2 :]
     return replace(

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike
-from graphc.kernels.form import Access, Condition, Flat, IndexCheck, Kernel, Nest, Program
+from graphc.kernels.form import Access, Code, Condition, Flat, IndexCheck, Kernel, Nest, Program
 from graphc.kernels.memory import lives
+from graphc.structs import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the listing, which machine code names as its source.
+
+    kernel: its position in the program, -1 for an empty line. part, number: what of the kernel it states: ``head``;
+    ``loop`` of a variable; ``guard``; an instruction of ``body`` or ``post``; an ``inner`` store; ``start`` and
+    ``reduce`` of a reduction; a ``store``. nodes: the graph nodes whose values it computes. loads: those that it loads.
+    uses: the lines of instructions that it takes, by number in ``body`` (for inner stores and reductions) or ``post``.
+    """
+
+    text: str
+    kernel: int = -1
+    part: str = ""
+    number: int = 0
+    nodes: tuple[int, ...] = ()
+    loads: tuple[int, ...] = ()
+    uses: tuple[int, ...] = ()
+
+
+def listing(program: Program) -> list[Line]:
+    """Every kernel of a program, in order, as lines; an empty one between two kernels."""
+    lines: list[Line] = []
+    for position, kernel in enumerate(program.kernels):
+        lines += [Line("")] if lines else []
+        lines += _Lister(program, kernel, position).lines
+    return lines
+
+
+def source_lines(program: Program) -> list[dict[tuple[str, int], int]]:
+    """For each kernel the line of each of its parts, counted from 1."""
+    found: list[dict[tuple[str, int], int]] = [{} for _ in program.kernels]
+    for number, line in enumerate(listing(program), 1):
+        if line.kernel >= 0:
+            found[line.kernel][line.part, line.number] = number
+    return found
 
 
 def program_text(program: Program) -> str:
     """Every kernel of a program, in order."""
-    return "\n\n".join(_kernel(program, kernel, position) for position, kernel in enumerate(program.kernels)) + "\n"
+    return "\n".join(line.text for line in listing(program)) + "\n"
 
 
 def memory_text(program: Program) -> str:
@@ -25,58 +63,101 @@ def memory_text(program: Program) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _kernel(program: Program, kernel: Kernel, position: int) -> str:
-    head = f"{position}: {kernel.name}  nodes {', '.join(map(str, kernel.nodes))}"
-    if not isinstance(kernel, Nest):
+class _Lister:
+    """Writes the lines of one kernel."""
+
+    def __init__(self, program: Program, kernel: Kernel, position: int) -> None:
+        self.program = program
+        self.position = position
+        self.lines: list[Line] = []
+        self.add(0, f"{position}: {kernel.name}  nodes {', '.join(map(str, kernel.nodes))}", "head", 0)
+        if isinstance(kernel, Nest):
+            self.nest(kernel)
+            return
         what = f"0 <= element < {kernel.bound}" if isinstance(kernel, IndexCheck) else "finite"
-        return f"{head}\n  check {what} for every element of {program.buffers[kernel.buffer].name}"
-    lines = [head]
-    indent = "  "
-    schedule = kernel.schedule
-    for v in (*schedule.order, *kernel.reduced):
-        note = ""
-        if v == schedule.vector:
-            note = f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
-        elif v == schedule.running:
-            note = "  # running: the accumulators go on from point to point"
-        elif v == schedule.rows:
-            note = "  # joined a vector at once"
-        elif v == schedule.tile_row:
-            note = f"  # {schedule.tile[0]} rows at once"
-        if v == kernel.n_out and kernel.reductions:
-            lines += [f"{indent}acc{n} = identity of {r.combine}" for n, r in enumerate(kernel.reductions)]
-        lines.append(f"{indent}for v{v} < {kernel.extents[v]}:{note}")
-        indent += "  "
-    if kernel.guards:
-        lines.append(f"{indent}if {' and '.join(_condition(program, g) for g in kernel.guards)}:")
-        indent += "  "
-    if kernel.reductions:
-        lines += [f"{indent}{line}" for line in _code(program, kernel, kernel.body.instrs, "b")]
-        lines += [f"{indent}{_access(program, s.access)} = b{s.value}" for s in kernel.inner]
-        lines += [f"{indent}acc{n} = {r.combine}(acc{n}, b{r.value})" for n, r in enumerate(kernel.reductions)]
-    indent = "  " * (1 + kernel.n_out)
-    lines += [f"{indent}{line}" for line in _code(program, kernel, kernel.post.instrs, "t")]
-    for store in kernel.stores:
-        lines.append(f"{indent}{_access(program, store.access)} {'+=' if store.add else '='} t{store.value}")
-    return "\n".join(lines)
+        checked = program.buffers[kernel.buffer]
+        self.add(1, f"check {what} for every element of {checked.name}", "check", 0, kernel.nodes, (checked.node,))
+
+    def add(
+        self,
+        depth: int,
+        text: str,
+        part: str,
+        number: int,
+        nodes: tuple[int, ...] = (),
+        loads: tuple[int, ...] = (),
+        uses: tuple[int, ...] = (),
+    ) -> None:
+        """One line."""
+        self.lines.append(Line("  " * depth + text, self.position, part, number, nodes, loads, uses))
+
+    def nest(self, nest: Nest) -> None:
+        """The loops of a nest."""
+        depth, schedule = 1, nest.schedule
+        for v in (*schedule.order, *nest.reduced):
+            if v == nest.n_out:
+                for n, r in enumerate(nest.reductions):
+                    self.add(depth, f"acc{n} = identity of {r.combine}", "start", n, nest.nodes[n : n + 1])
+            self.add(depth, f"for v{v} < {nest.extents[v]}:{_note(nest, v)}", "loop", v)
+            depth += 1
+        if nest.guards:
+            conditions = " and ".join(_condition(self.program, g) for g in nest.guards)
+            self.add(depth, f"if {conditions}:", "guard", 0)
+            depth += 1
+        if nest.reductions:
+            self.code(depth, nest, "body", nest.body, "b")
+            for n, s in enumerate(nest.inner):
+                text = f"{_access(self.program, s.access)} = b{s.value}"
+                self.add(depth, text, "inner", n, (s.node,), uses=(s.value,))
+            for n, r in enumerate(nest.reductions):
+                text = f"acc{n} = {r.combine}(acc{n}, b{r.value})"
+                self.add(depth, text, "reduce", n, nest.nodes[n : n + 1], uses=(r.value,))
+        depth = 1 + nest.n_out
+        self.code(depth, nest, "post", nest.post, "t")
+        for n, s in enumerate(nest.stores):
+            sign = "+=" if s.add else "="
+            text = f"{_access(self.program, s.access)} {sign} t{s.value}"
+            self.add(depth, text, "store", n, (s.node,), self.asked(s.access), (s.value,))
+
+    def code(self, depth: int, nest: Nest, part: str, code: Code, letter: str) -> None:
+        """The instructions of a scalar program."""
+        owners = code.owners or ((),) * len(code.instrs)
+        for n, (instr, own) in enumerate(zip(code.instrs, owners, strict=True)):
+            text = f"{letter}{n} = {_instruction(self.program, nest, instr, letter)}"
+            if instr.op == "read" and isinstance(instr.attr, int):
+                self.add(depth, text, part, n, (), own + self.asked(nest.loads[instr.attr]), instr.args)
+            else:
+                self.add(depth, text, part, n, own, (), instr.args)
+
+    def asked(self, access: Access) -> tuple[int, ...]:
+        """The nodes that an access reads to know its place."""
+        buffers = [d.buffer for d in access.data] + [g.data[0] for g in access.guards if g.data is not None]
+        return tuple(dict.fromkeys(self.program.buffers[k].node for k in buffers))
 
 
-def _code(program: Program, nest: Nest, instrs: tuple[Instr, ...], letter: str) -> list[str]:
-    lines = []
-    for position, instr in enumerate(instrs):
-        args = ", ".join(f"{letter}{a}" for a in instr.args)
-        if instr.op == "read" and isinstance(instr.attr, int):
-            text = _access(program, nest.loads[instr.attr])
-        elif instr.op == "acc":
-            text = f"acc{instr.attr}"
-        elif instr.op == "index":
-            text = f"v{instr.attr}"
-        elif instr.op in ("const", "size"):
-            text = str(instr.attr)
-        else:
-            text = f"{instr.dtype}({args})" if instr.op == "cast" else f"{instr.op}({args})"
-        lines.append(f"{letter}{position} = {text}")
-    return lines
+def _note(nest: Nest, v: int) -> str:
+    """What is special about a variable's loop, as a comment."""
+    schedule = nest.schedule
+    if v == schedule.vector:
+        return f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
+    if v == schedule.running:
+        return "  # running: the accumulators go on from point to point"
+    if v == schedule.rows:
+        return "  # joined a vector at once"
+    return f"  # {schedule.tile[0]} rows at once" if v == schedule.tile_row else ""
+
+
+def _instruction(program: Program, nest: Nest, instr: Instr, letter: str) -> str:
+    args = ", ".join(f"{letter}{a}" for a in instr.args)
+    if instr.op == "read" and isinstance(instr.attr, int):
+        return _access(program, nest.loads[instr.attr])
+    if instr.op == "acc":
+        return f"acc{instr.attr}"
+    if instr.op == "index":
+        return f"v{instr.attr}"
+    if instr.op in ("const", "size"):
+        return str(instr.attr)
+    return f"{instr.dtype}({args})" if instr.op == "cast" else f"{instr.op}({args})"
 
 
 def _access(program: Program, access: Access) -> str:

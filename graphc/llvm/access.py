@@ -16,6 +16,8 @@ from graphc.ops.combiners import COMBINERS
 from graphc.structs import dataclass, field, replace
 
 I64 = "i64"
+Places = Mapping[tuple[str, int], int]  # the line of each part of a kernel in the listing; see ``kernels/show.py``
+HEAD = ("head", 0)
 CONTEXT = Value("%ctx", "ptr")
 MEMBER, SHIFT = Value("%member", I64), Value("%shift", I64)  # of a team of 2**shift: parameters of each nest
 
@@ -38,16 +40,25 @@ class Env:
 
 class Accesses:
     """The part of a nest's writer that knows memory. vector: the variable whose points share a register, -1 for none;
-    lanes: how many do; order: the variables from the outermost loop inwards; pointers: the address of each buffer."""
+    lanes: how many do; order: the variables from the outermost loop inwards; pointers: the address of each buffer;
+    places: the lines that instructions name as their source, where that is wanted."""
 
     w: Writer
     nest: Nest
     buffers: Sequence[Buffer]
     pointers: Mapping[int, Value]
     sizes: Sizes
+    places: Places
     vector: int
     lanes: int
     order: tuple[int, ...]
+
+    def at(self, part: str, number: int) -> int:
+        """From here on instructions come from a part of the kernel; gives what they came from before, to be set again
+        as the writer's ``location``."""
+        before = self.w.location
+        self.w.location = self.places.get((part, number), before)
+        return before
 
     # Indices and guards
 

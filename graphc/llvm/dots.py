@@ -104,6 +104,7 @@ class DotsWriter(TileWriter):
             return name
         caller, sizes = self.w, self.sizes
         w = self.w = Writer(module)
+        self.at("reduce", 0)
         self.sizes = Sizes(w, CONTEXT, sizes.dims)
         for size in sizes.prepared():
             self.sizes.prepare(size)

@@ -11,7 +11,7 @@ from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
 from graphc.kernels.split import divided_level, waits
-from graphc.llvm.access import CONTEXT, I64, MEMBER, SHIFT
+from graphc.llvm.access import CONTEXT, HEAD, I64, MEMBER, SHIFT, Places
 from graphc.llvm.counters import add_counters, begin, count
 from graphc.llvm.dots import DotsWriter
 from graphc.llvm.nest import NestWriter
@@ -24,6 +24,8 @@ from graphc.llvm.team import WAIT, add_entry
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.llvm.tile import TileWriter, fitted
 
+Lines = Sequence[Places]  # of each kernel
+SOURCE = "kernels"  # what debug information calls the listing
 TEAM = Value("%team", "ptr")
 RUN = "run"
 MOST_CALLS = 40  # in one function, which keeps it under 500 lines even where each can fail
@@ -33,7 +35,8 @@ class Call(NamedTuple):
     """A call that the program makes: the function, what it is, a comment, and the number of the wait before it.
 
     kind: "part" of the program, "divided" among the members of a team, "whole" for a kernel and "check" for a check
-    that member 0 does alone. wait: 0 for none. counter: the number of its counter, -1 for none.
+    that member 0 does alone. wait: 0 for none. counter: the number of its counter, -1 for none. line: of the kernel in
+    the listing, 0 for none.
     """
 
     name: str
@@ -41,14 +44,18 @@ class Call(NamedTuple):
     note: str = ""
     wait: int = 0
     counter: int = -1
+    line: int = 0
 
 
-def emit(program: Program, target: Target, counted: bool = False) -> str:
+def emit(program: Program, target: Target, counted: bool = False, lines: Lines | None = None) -> str:
     """The text of the module. Its one exported function is ``i32 @step(ptr %ctx)``; see ``kernels/layout.py``.
 
-    counted: with a counter behind each kernel (``llvm/counters.py``).
+    counted: with a counter behind each kernel (``llvm/counters.py``). lines: where debug locations are wanted, the line
+    of each part of each kernel; the machine code is the same.
     """
     module = Module("graphc", target.triple, target.fma, target.avx512)
+    if lines is not None:
+        module.trace(SOURCE)
     n_counters = len(program.kernels) if counted else 0
     if counted:
         add_counters(module, n_counters)
@@ -59,13 +66,15 @@ def emit(program: Program, target: Target, counted: bool = False) -> str:
     for position, kernel in enumerate(program.kernels):
         name = f"{kernel.name}_{position}"
         kernel = fitted(kernel, target) if isinstance(kernel, Nest) and kernel.schedule.tile_row >= 0 else kernel
-        _function(module, name, kernel, program, words)
+        places = lines[position] if lines is not None else {}
+        _function(module, name, kernel, program, words, places)
         kind = "check" if not isinstance(kernel, Nest) else "divided" if divided_level(kernel) >= 0 else "whole"
         # What a check finds is looked at behind a wait, and no member is at a later check before all have looked.
         wait = before[position] or (bool(calls) and (calls[-1].kind == "check") != (kind == "check"))
         n_waits += wait
         note = f"nodes {', '.join(map(str, kernel.nodes))}"
-        calls.append(Call(name, kind, note, n_waits if wait else 0, position if counted else -1))
+        counter = position if counted else -1
+        calls.append(Call(name, kind, note, n_waits if wait else 0, counter, places.get(HEAD, 0)))
     level = 0
     while len(calls) > MOST_CALLS:
         parts = [calls[k : k + MOST_CALLS] for k in range(0, len(calls), MOST_CALLS)]
@@ -87,6 +96,7 @@ def _part(module: Module, name: str, calls: Sequence[Call], n_counters: int) -> 
     for call in calls:
         if call.note:
             w.comment(call.note)
+        w.location = call.line
         if call.wait:
             together = w.if_(w.icmp("ne", SHIFT, const(I64, 0)))
             w.call(WAIT, "void", [TEAM, SHIFT, const(I64, call.wait)])
@@ -108,9 +118,10 @@ def _part(module: Module, name: str, calls: Sequence[Call], n_counters: int) -> 
             w.end_if(alone)
         if call.counter >= 0:
             count(w, first, call.counter, n_counters)
+    w.location = 0
     w.ret(w.cast("trunc", w.load(I64, status), "i32") if name == RUN else const("i32", 0))
     module.define(name, "i32", [CONTEXT, MEMBER, SHIFT, TEAM], w, "internal", "noinline")
-    return Call(name, "part")
+    return Call(name, "part", line=next((call.line for call in calls if call.line), 0))
 
 
 def _leave_if_failed(w: Writer, status: Value) -> None:
@@ -127,8 +138,11 @@ def _words(program: Program) -> dict[int, int]:
     return {k: first + n for n, k in enumerate(named)}
 
 
-def _function(module: Module, name: str, kernel: Kernel, program: Program, words: dict[int, int]) -> None:
+def _function(
+    module: Module, name: str, kernel: Kernel, program: Program, words: dict[int, int], places: Places
+) -> None:
     w = Writer(module)
+    w.location = places.get(HEAD, 0)
     sizes = Sizes(w, CONTEXT, program.dims)
     locate = partial(_pointer, program.buffers, words)
     if isinstance(kernel, Nest):
@@ -138,7 +152,7 @@ def _function(module: Module, name: str, kernel: Kernel, program: Program, words
         tiled = DotsWriter if how.dots else TileWriter
         plain = RunningWriter if how.running >= 0 else RowsWriter if how.rows >= 0 else NestWriter
         writer = tiled if how.tile_row >= 0 else plain
-        writer(w, kernel, program.buffers, locate, sizes).write()
+        writer(w, kernel, program.buffers, locate, sizes, places).write()
         w.ret()
         module.define(name, "void", [CONTEXT, MEMBER, SHIFT], w, "internal", "noinline")
         return

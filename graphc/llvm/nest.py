@@ -13,7 +13,7 @@ from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.scalar import Instr, const_value
 from graphc.kernels.form import LANES, Access, Buffer, Code, Condition, Nest, Reduction
 from graphc.kernels.split import divided_level
-from graphc.llvm.access import I64, MEMBER, SHIFT, Accesses, Env
+from graphc.llvm.access import I64, MEMBER, SHIFT, Accesses, Env, Places
 from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, lanes, vector
@@ -28,9 +28,16 @@ class NestWriter(Accesses):
     """Writes one nest into a function. ``locate`` writes the address of a buffer."""
 
     def __init__(
-        self, w: Writer, nest: Nest, buffers: Sequence[Buffer], locate: Callable[[Writer, int], Value], sizes: Sizes
+        self,
+        w: Writer,
+        nest: Nest,
+        buffers: Sequence[Buffer],
+        locate: Callable[[Writer, int], Value],
+        sizes: Sizes,
+        places: Places,
     ) -> None:
         self.w = w
+        self.places = places
         self.nest = nest
         self.buffers = buffers
         self.locate = locate
@@ -113,14 +120,16 @@ class NestWriter(Accesses):
             self.point(env)
             return
         variable = order[k]
+        before = self.at("loop", variable)
         extent = self.sizes.value(self.nest.extents[variable])
         if variable == self.vector:
             self.blocks(extent, lambda start, mask: self.inside(k, env, start, mask), k == self.divided)
-            return
-        start, stop = self.share(extent) if k == self.divided else (const(I64, 0), extent)
-        loop = self.w.loop(start, stop, const(I64, 1))
-        self.inside(k, env, loop.index, env.mask)
-        self.w.end_loop(loop)
+        else:
+            start, stop = self.share(extent) if k == self.divided else (const(I64, 0), extent)
+            loop = self.w.loop(start, stop, const(I64, 1))
+            self.inside(k, env, loop.index, env.mask)
+            self.w.end_loop(loop)
+        self.w.location = before
 
     def inside(self, k: int, env: Env, index: Value, mask: Value | None) -> None:
         """One turn of the loop of the k-th output variable."""
@@ -194,8 +203,10 @@ class NestWriter(Accesses):
         """The post program on the reductions' results, and the stores."""
         self.compute(env, results)
         mask = env.mask if self.vector < self.nest.n_out else None
-        for store in self.nest.stores:
+        for number, store in enumerate(self.nest.stores):
+            before = self.at("store", number)
             self.store(store.access, env.values["post", store.value], store.add, env, mask)
+            self.w.location = before
 
     def compute(self, env: Env, results: Sequence[Value]) -> None:
         """The post program on the reductions' results."""
@@ -231,14 +242,17 @@ class NestWriter(Accesses):
         if j == len(reduced):
             return self.combine(env, accumulators)
         variable = reduced[j]
+        before = self.at("loop", variable)
         start, stop = self.bounds(variable, env)
         if variable == self.vector:
-            return self.reduce_blocks(j, env, start, stop, accumulators)
-        if j == len(reduced) - 1 and self.goes_apart(variable):
-            start, accumulators = self.reduce_apart(j, env, stop, accumulators)
-        loop = self.w.loop(start, stop, const(I64, 1), accumulators)
-        after = self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried))
-        return self.w.end_loop(loop, after)
+            after = self.reduce_blocks(j, env, start, stop, accumulators)
+        else:
+            if j == len(reduced) - 1 and self.goes_apart(variable):
+                start, accumulators = self.reduce_apart(j, env, stop, accumulators)
+            loop = self.w.loop(start, stop, const(I64, 1), accumulators)
+            after = self.w.end_loop(loop, self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried)))
+        self.w.location = before
+        return after
 
     def goes_apart(self, variable: int) -> bool:
         """Whether a reduction runs in several accumulators: its turns are so short that each would wait for the one
@@ -308,9 +322,12 @@ class NestWriter(Accesses):
         w = self.w
         result: list[Value] = []
         at = 0
-        for store in self.nest.inner:
+        outside = self.w.location
+        for number, store in enumerate(self.nest.inner):
+            self.at("inner", number)
             self.store(store.access, env.values["body", store.value], False, env, env.mask)
-        for reduction in self.nest.reductions:
+        for number, reduction in enumerate(self.nest.reductions):
+            self.at("reduce", number)
             if reduction.combine in ("argmax", "argmin"):
                 result += self._better(reduction, accumulators[at], accumulators[at + 1], env)
                 at += 2
@@ -321,6 +338,7 @@ class NestWriter(Accesses):
             if env.mask is not None and self.vector in self.nest.reduced:
                 condition = env.mask if condition is None else w.and_(condition, env.mask)
             result.append(self._combined(reduction, old, condition, env))
+        w.location = outside
         return result
 
     def _combined(self, reduction: Reduction, old: Value, condition: Value | None, env: Env) -> Value:
@@ -378,8 +396,9 @@ class NestWriter(Accesses):
     def joined(self, accumulators: list[Value]) -> list[Value]:
         """The reductions' results: partial results joined by a fixed tree where the vector variable is reduced."""
         results: list[Value] = []
-        at = 0
-        for reduction in self.nest.reductions:
+        at, outside = 0, self.w.location
+        for number, reduction in enumerate(self.nest.reductions):
+            self.at("reduce", number)
             if reduction.combine in ("argmax", "argmin"):
                 best, where = accumulators[at : at + 2]
                 reduced = self.vector in self.nest.reduced
@@ -391,6 +410,7 @@ class NestWriter(Accesses):
             if lanes(value.type) and self.vector in self.nest.reduced:
                 value = self.w.reduce(partial(self.join, reduction.combine), value)
             results.append(value)
+        self.w.location = outside
         return results
 
     # Guards
@@ -446,6 +466,12 @@ class NestWriter(Accesses):
 
     def instruction(self, program: str, position: int, instr: Instr, env: Env) -> Value:
         """The value of one instruction, written here."""
+        before = self.at(program, position)
+        value = self._instruction(program, position, instr, env)
+        self.w.location = before
+        return value
+
+    def _instruction(self, program: str, position: int, instr: Instr, env: Env) -> Value:
         w = self.w
         wide = self.is_vector(program, position)
         if instr.op == "const":

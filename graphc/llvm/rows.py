@@ -49,12 +49,16 @@ class RowsWriter(NestWriter):
         """As many rows as there are lanes, from ``first`` on."""
         (reduction,) = self.nest.reductions
         self.first = first
+        before = self.at("loop", self.nest.schedule.rows)
         sums = self.reduce_level(0, env.inner(), self.initial(reduction) * self.lanes)
         self.first = None
         along, self.vector = self.vector, self.nest.schedule.rows
         inner = env.inner()
         inner.index[self.vector] = first
-        self.finish(inner, [self.folded(reduction.combine, sums)])
+        self.at("reduce", 0)
+        folded = self.folded(reduction.combine, sums)
+        self.w.location = before
+        self.finish(inner, [folded])
         self.vector = along
 
     def reduce_turn(self, j: int, env: Env, index: Value, mask: Value | None, accumulators: list[Value]) -> list[Value]:

@@ -26,6 +26,7 @@ class RunningWriter(NestWriter):
             super().output_level(k, env)
             return
         w, (variable,) = self.w, self.nest.reduced
+        before = self.at("loop", order[-1])
         start = [a for r in self.nest.reductions for a in self.initial(r)]
         guard = self.nest.guards[0]
         upwards = guard.expr.coefficient(order[-1]) > 0
@@ -44,6 +45,7 @@ class RunningWriter(NestWriter):
         inner.index[order[-1]] = self.place(outer.index, extent, upwards)
         self.finish(inner, self.joined(sums))
         w.end_loop(outer, [*sums, until])
+        w.location = before
 
     def place(self, step: Value, extent: Value, upwards: bool) -> Value:
         """The variable's value at a step of the walk."""

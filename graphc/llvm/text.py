@@ -6,6 +6,7 @@ never ``nnan`` or ``ninf``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,8 @@ __all__ = [
 ]  # fmt: skip
 
 Combine = Callable[[Value, Value], Value]
+
+_LOCATION = ", !dbg line "  # before a line's number, until the function is defined
 
 _FLAGS = frozenset({"", "contract", "reassoc", "reassoc contract"})
 
@@ -55,6 +58,7 @@ class Module:
     """Functions, declarations, constant data and metadata that become one LLVM module.
 
     ``fma`` says whether the target has a fused multiply-add; without one ``Writer.fma`` goes by way of double.
+    ``source``: the metadata of the file that locations are lines of, where they are wanted (``trace``).
     ``avx512``: whether it has AVX-512, whose instructions for exponents vector maths uses; results do not depend on it.
     """
 
@@ -66,6 +70,7 @@ class Module:
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)
     metadata: list[str] = field(default_factory=list)
+    source: str = ""
     named_metadata: list[str] = field(default_factory=list)
 
     def declare(self, name: str, result: str, params: Sequence[str], attributes: str = "") -> None:
@@ -83,7 +88,6 @@ class Module:
         linkage: str = "",
         attributes: str = "",
         param_attributes: Mapping[str, str] | None = None,
-        debug: str = "",
     ) -> None:
         """Add a function whose parameters are named values (``Value("%x", "ptr")``) and whose body ``body`` holds.
 
@@ -108,8 +112,36 @@ class Module:
         extra = param_attributes or {}
         listed = ", ".join(" ".join(t for t in (p.type, extra.get(p.text, ""), p.text) if t) for p in params)
         head = " ".join(t for t in ("define", linkage, result) if t)
-        tail = " ".join(t for t in ("nounwind", attributes, f"!dbg {debug}" if debug else "") if t)
-        self.functions[name] = f"{head} @{name}({listed}) {tail} {{\n{body.text()}\n}}"
+        text, debug = self._located(name, body.text())
+        tail = " ".join(t for t in ("nounwind", attributes, debug) if t)
+        self.functions[name] = f"{head} @{name}({listed}) {tail} {{\n{text}\n}}"
+
+    def trace(self, file: str) -> None:
+        """From here on locations count: they become lines of ``file`` in the machine code's line table, which changes
+        no instruction. A function has such lines, and is a subprogram, if one of its instructions has a location.
+        """
+        self.source = self.meta(f'!DIFile(filename: "{file}", directory: "")')
+        unit = f'file: {self.source}, producer: "graphc", emissionKind: LineTablesOnly'
+        found = self.meta(f"distinct !DICompileUnit(language: DW_LANG_C99, {unit})")
+        version = self.meta('!{i32 2, !"Debug Info Version", i32 3}')
+        self.named_metadata += [f"!llvm.dbg.cu = !{{{found}}}", f"!llvm.module.flags = !{{{version}}}"]
+
+    def _located(self, name: str, body: str) -> tuple[str, str]:
+        """A function's body with its locations resolved, and its own; as they are where none are wanted."""
+        if not self.source or _LOCATION not in body:
+            return body, ""
+        unit = f"!{int(self.source[1:]) + 1}"
+        kind = self.meta("!DISubroutineType(types: !{})")
+        what = f'name: "{name}", file: {self.source}, type: {kind}, unit: {unit}, spFlags: DISPFlagDefinition'
+        scope = self.meta(f"distinct !DISubprogram({what})")
+        known: dict[str, str] = {}
+
+        def resolved(found: re.Match[str]) -> str:
+            if found[1] not in known:
+                known[found[1]] = self.meta(f"!DILocation(line: {found[1]}, scope: {scope})")
+            return f", !dbg {known[found[1]]}"
+
+        return re.sub(f"{re.escape(_LOCATION)}([0-9]+)", resolved, body), f"!dbg {scope}"
 
     def data(self, name: str, kind: str, items: Sequence[Value], align: int = 64) -> Value:
         """A pointer to a private constant array; the same name twice must be the same data."""
@@ -149,7 +181,7 @@ class Module:
 class Writer:
     """Writes one function body, instruction by instruction; temporaries are numbered in the order written.
 
-    ``location`` (a metadata name, or "") is attached to every instruction written while it is set.
+    ``location`` (a line of the module's source, 0 for none) is attached to every instruction written while it is set.
     """
 
     __slots__ = ("_entry", "_labels", "_values", "block", "closed", "lines", "location", "module")
@@ -160,7 +192,7 @@ class Writer:
         self._entry: list[str] = []
         self.block = "entry"
         self.closed = False
-        self.location = ""
+        self.location = 0
         self._values = 0
         self._labels = 0
 
@@ -180,7 +212,7 @@ class Writer:
         """
         if self.closed:
             raise InternalError(f"line: {text!r} follows the terminator of block {self.block}")
-        self.lines.append(f"  {text}, !dbg {self.location}" if self.location else f"  {text}")
+        self.lines.append(f"  {text}{_LOCATION}{self.location}" if self.location else f"  {text}")
 
     def new(self, kind: str, text: str) -> Value:
         """Write an instruction with a result of type ``kind``."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
 from graphc.kernels.schedule import FEW_TILES
-from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.access import CONTEXT, HEAD, I64, Env
 from graphc.llvm.nest import NestWriter
 from graphc.llvm.panel import line, pack
 from graphc.llvm.scalars import MEMORY, is_float
@@ -68,7 +68,9 @@ class TileWriter(NestWriter):
         def columns(start: Value, vectors: int, mask: Value | None, packed: bool) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
+            before = self.at_load(self.operands()[0])
             panel = pack(self, inner, self.operands()[0], vectors) if packed else None
+            self.w.location = before
 
             def rows(first: Value, count: int) -> None:
                 at = inner.inner()
@@ -221,6 +223,7 @@ class TileWriter(NestWriter):
         w = self.w
         kind = vector(self.element_type(), self.lanes)
         right, left = self.operands()
+        before = self.at("reduce", 0)
         start = w.gep(self.pointers[left.buffer], self.offset(left.flat, env), self.memory(left))
         if panel is None:
             start_right = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
@@ -230,6 +233,7 @@ class TileWriter(NestWriter):
         begin = [const(kind, 0)] * (rows * vectors)
         if self.is_short():
             sums = self.sum_level(0, env, sides, [start, start_right], begin, rows, vectors)
+            w.location = before
             self.leave_registers(env, sums, rows, vectors)
             return
         self.fetch_ahead(env, rows, vectors)
@@ -240,6 +244,7 @@ class TileWriter(NestWriter):
             count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
         name = self.sums_function(env, sides, begin, rows, vectors)
         w.call(name, "void", [CONTEXT, start, start_right, memory, count])
+        w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
 
     def fetch_ahead(self, env: Env, rows: int, vectors: int) -> None:
@@ -282,6 +287,7 @@ class TileWriter(NestWriter):
         count = Value("%count", I64)
         caller, sizes = self.w, self.sizes
         self.w = Writer(module)
+        self.at("reduce", 0)
         self.sizes = Sizes(self.w, CONTEXT, sizes.dims)
         for size in sizes.prepared():
             self.sizes.prepare(size)
@@ -293,6 +299,11 @@ class TileWriter(NestWriter):
         module.define(name, "void", [CONTEXT, left, right, out, count], self.w, "internal", "noinline")
         self.w, self.sizes = caller, sizes
         return name
+
+    def at_load(self, access: Access) -> int:
+        """From here on instructions come from the load of an operand; gives what they came from before."""
+        number = self.nest.loads.index(access)
+        return self.at("body", next(k for k, i in enumerate(self.nest.body.instrs) if i.attr == number))
 
     def element_type(self) -> str:
         """The type of one product."""
@@ -334,12 +345,15 @@ class TileWriter(NestWriter):
         """One product a cell of the tile."""
         w = self.w
         whole = env.inner(mask=None) if sides.packed else env
+        before = self.at_load(sides.right)
         columns = [line(self, whole, sides.right, at[1], c, vectors) for c in range(vectors)]
         result: list[Value] = []
         for r in range(rows):
             step = self.multiple(sides.left.flat.stride(self.nest.schedule.tile_row), r)
+            self.at_load(sides.left)
             number = w.load(self.memory(sides.left), w.gep(at[0], step, self.memory(sides.left)))
             wide = w.splat(number, self.lanes)
+            w.location = before
             for c in range(vectors):
                 old = sums[r * vectors + c]
                 if is_float(old):
@@ -385,6 +399,7 @@ class TileWriter(NestWriter):
         rows, whole, rest, across = (Value(text, I64) for text in ("%rows", "%whole", "%rest", "%across"))
         caller, sizes, pointers = self.w, self.sizes, self.pointers
         w = self.w = Writer(module)
+        self.at(*HEAD)
         self.pointers = {k: self.locate(w, k) for k in pointers}
         self.sizes = Sizes(w, CONTEXT, sizes.dims)
         for size in sizes.prepared():
@@ -432,11 +447,13 @@ class TileWriter(NestWriter):
         w.end_loop(down)
         again = w.loop(const(I64, 0), rows, const(I64, 1))
         inner = self.row(env, again.index)
-        for store, aside in zip(self.nest.stores, waiting, strict=True):
+        for number, (store, aside) in enumerate(zip(self.nest.stores, waiting, strict=True)):
+            before = self.at("store", number)
             stored = vector(MEMORY[self.buffers[store.access.buffer].dtype.name], self.lanes)
             self.store(
                 store.access, w.load(stored, w.gep(aside, again.index, stored), 64), store.add, inner, inner.mask
             )
+            w.location = before
         w.end_loop(again)
 
     def waiting(self) -> list[Value]:

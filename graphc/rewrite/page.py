@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from graphc.rewrite.phases import PHASES
+from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES
 from graphc.rewrite.scalar_rules import TABLES
 from graphc.rewrite.work import TensorRule
 
@@ -38,6 +38,18 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def reasons() -> dict[str, str]:
+    """Why each rule may be used, by its name: what differs or is won, or what it does."""
+    found = {
+        "fold-constants": "an operation of constants is a constant, computed as NumPy does in its own type",
+        "cast-twice": "the wider conversion in between loses nothing",
+        "commute": "an equal value is there already, its operands in another order",
+    }
+    for table in TABLES:
+        found |= {r.name: r.why or "both sides have the same bits for every value" for r in table.rules}
+    return found | {rule.name: _said(rule) for rule in _tensor_rules()}
+
+
 def _phases() -> str:
     rows = [
         (f"`{p.name}`", ", ".join(t.name for t in p.tables), ", ".join(f"`{r.name}`" for r in p.rules)) for p in PHASES
@@ -46,12 +58,15 @@ def _phases() -> str:
 
 
 def _tensor_rules() -> list[TensorRule]:
-    return list({rule.name: rule for phase in PHASES for rule in phase.rules}.values())
+    return list({rule.name: rule for phase in (*PHASES, *BEFORE_DERIVATIVES) for rule in phase.rules}.values())
 
 
 def _tensor(rule: TensorRule) -> tuple[str, str, str]:
-    said = " ".join((rule.apply.__doc__ or "").split("\n\n")[0].split())
-    return f"`{rule.name}`", rule.label, said
+    return f"`{rule.name}`", rule.label, _said(rule)
+
+
+def _said(rule: TensorRule) -> str:
+    return " ".join((rule.apply.__doc__ or "").split("\n\n")[0].split())
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

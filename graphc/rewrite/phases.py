@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.graph.formula import Formula
-from graphc.graph.graph import Graph, Node, copy_node, rebuild, users
+from graphc.graph.graph import Graph, Node, Passage, copy_node, rebuild, users
 from graphc.rewrite.across import ACROSS
 from graphc.rewrite.engine import Options, RuleSet, Table, rule_set
 from graphc.rewrite.exp_sums import STABLE_RULES
@@ -65,11 +65,13 @@ def run(
     fast_math: bool = True,
     assume_finite: bool = False,
     protect: frozenset[Node] = frozenset(),
+    passages: list[Passage] | None = None,
 ) -> Rewritten:
     """The graph after every phase.
 
     fast_math: whether ``rounding`` rules run; without it every result keeps its bits. assume_finite: whether ``finite``
     rules need no proof. protect: nodes that are never written into their readers, such as those the user named.
+    passages: where every pass over the graph is noted, if somebody wants to know.
 
     >>> import graphc as gc
     >>> from graphc.dsl.intern import intern
@@ -104,13 +106,18 @@ def run(
             guarded = {current[node]: None for node in current if node in protect}
             fired = len(log)
             work.run(guarded, dirty, added if dirty is None else None)
+            if passages is not None:
+                passages.append(Passage(phase.name, graph, work.graph, work.new, tuple(work.graph.nodes), work.fired))
             graph = work.graph
             current = {old: work.new[new] for old, new in current.items() if new in work.new}
             rests = len(log) == fired
             if rests:
                 break
             dirty = _neighbours(graph, work)
-    graph, last = rebuild(graph, copy_node)
+    rewritten = graph
+    graph, last = rebuild(rewritten, copy_node)
+    if passages is not None:
+        passages.append(Passage("rewritten", rewritten, graph, last, tuple(graph.nodes)))
     replaced: dict[Node, Node | str] = {}
     for node in live:
         final = last.get(current[node]) if node in current else None

@@ -114,7 +114,8 @@ class Work:
     source: the graph before; graph: the one being made; new: old node -> new; uses: how often a new node is read,
     counted in the graph before; protected: new nodes that stay what they are; settled: what is known of formulas;
     commute: whether nodes that differ in the order of commutative operands alone are looked for; touched: new nodes at
-    which something fired; stands_for: new node -> the first old one; changed: new node -> how many nodes lie between it
+    which something fired; fired: old node -> which firings of the log, from the first on; stands_for: new node -> the
+    first old one; changed: new node -> how many nodes lie between it
     and one below where something fired, where that is less than REACH; spanning: where given, the scalar rules of which
     one must span a node and its operands.
     """
@@ -137,6 +138,7 @@ class Work:
     stands_for: dict[Node, Node] = field(default_factory=dict)
     changed: dict[Node, int] = field(default_factory=dict)
     spanning: RuleSet | None = None
+    fired: dict[Node, tuple[int, int]] = field(default_factory=dict)
     _quick: dict[int, tuple[Formula, Settled]] = field(default_factory=dict)
     _origins: tuple[Origin, ...] = ()
 
@@ -162,6 +164,7 @@ class Work:
                 made = copy_node(self.graph, node, inputs)
             if len(self.log) > fired:
                 self.touched[made] = None
+                self.fired[node] = (fired, len(self.log))
             if self.touched:
                 self._note_change(made)
             self.graph.note(made, self._origins)
