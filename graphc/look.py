@@ -37,7 +37,7 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     """
     if stage and stage not in STAGES:
         raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
-    made = stages(declared, options, traced=stage in ("", "llvm", "asm", "rewrites"))
+    made = stages(declared, options, traced=stage in ("", "asm", "rewrites"))
     found: dict[str, Callable[[], str]] = {
         "declared": lambda: to_text(declared.graph),
         "forward": lambda: maths(declared.graph, dict(declared.graph.outputs)) + "\n",
@@ -48,8 +48,8 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
         "rewrites": lambda: rewrites_text(phases_of(made.passages), _firings(made)),
         "kernels": lambda: program_text(made.program),
         "memory": lambda: memory_text(made.program),
-        "llvm": lambda: _annotated(made, llvm=True),
-        "asm": lambda: _annotated(made, llvm=False),
+        "llvm": lambda: emit(made.program, host()) if made.passages else made.llvm,
+        "asm": lambda: _annotated(made),
         "svg": lambda: _drawing(made).svg,
     }
     if stage:
@@ -92,11 +92,9 @@ def _ledger(made: Stages) -> str:
     return str(explained(made.derived, made.backward, forms=forms))
 
 
-def _annotated(made: Stages, llvm: bool) -> str:
-    """LLVM or assembly, with comments that say what it comes from."""
+def _annotated(made: Stages) -> str:
+    """The assembly, with comments that say what it comes from."""
     links = _links(made)
-    if llvm:
-        return annotated(links, links.llvm, "  ;")
     return annotated(links, links.asm, "\t#" if host().triple.startswith("x86") else "\t//")
 
 

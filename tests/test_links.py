@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.inspect.annotated import annotated
 from graphc.inspect.links import DECLARED, DERIVED, Links, Value
 from graphc.llvm.target import host
 from graphc.look import links_of
@@ -207,10 +208,14 @@ def test_shown_assembly_is_the_assembly_with_comments() -> None:
 
     plain = assembly([stages(declared_of(step), Options()).llvm], host())
     assert instructions(shown) == instructions(plain)
-    llvm = step.show("llvm")
-    code = [line for line in llvm.splitlines() if not re.match(r"  ; .* lines? \d", line)]
-    assert code == stages(declared_of(step), Options()).llvm.splitlines()
-    compile_object([llvm], host())  # comments and all
+
+
+def test_llvm_is_annotated_too() -> None:
+    found = links("mlp")
+    text = annotated(found, found.llvm, "  ;")
+    code = [line for line in text.splitlines() if not re.match(r"  ; .* lines? \d", line)]
+    assert code == stages(declared_of(mlp()), Options()).llvm.splitlines()
+    compile_object([text], host())  # comments and all
 
 
 def test_shown_rewrites_say_what_fired_and_why() -> None:
