@@ -201,9 +201,9 @@ def _is_checked(node: Node) -> bool:
 
 
 def initial_values(declared: Declared, layout: Layout, seed: int) -> dict[str, Array]:
-    """The first values of every parameter and state; the count begins at 0."""
-    wanted = [b.name for b in layout.buffers if b.role in ("param", "state")]
-    return {name: initial(declared.leaves[name], name, seed) for name in wanted}
+    """The first values of every parameter and state that has an initialiser; the others begin as zeros."""
+    wanted = {b.name: declared.leaves[b.name] for b in layout.buffers if b.role in ("param", "state")}
+    return {name: initial(leaf, name, seed) for name, leaf in wanted.items() if leaf.leaf.init is not None}
 
 
 def shared_function(wanted: object, store: Store, options: Options) -> Function:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
 
 from graphc.errors import InternalError
 from graphc.llvm import target as targets
@@ -92,12 +94,24 @@ def load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
 def _load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
     import llvmlite.binding as llvm
 
-    jit = llvm.create_lljit_compiler(targets.machine(target), use_jit_link=sys.platform != "win32")
+    linker = _linker(target)
     builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
     for symbol in symbols:
         builder.export_symbol(symbol)
-    library = builder.link(jit, "graphc")
-    return Native({symbol: int(library[symbol]) for symbol in symbols}, (jit, library))
+    library = builder.link(linker, f"graphc {next(_libraries)}")
+    addresses = {symbol: int(library[symbol]) for symbol in symbols}
+    return Native(addresses, (linker, library))  # let go from the last
+
+
+_libraries = count(1)  # a library's name cannot be used again
+
+
+@lru_cache
+def _linker(target: Target):  # type: ignore[no-untyped-def]  # llvmlite has no types
+    """The one linker of a process, which takes a millisecond to make; each program is a library of its own."""
+    import llvmlite.binding as llvm
+
+    return llvm.create_lljit_compiler(targets.machine(target), use_jit_link=sys.platform != "win32")
 
 
 def _load_for_gdb(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:

@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,16 @@ def usable_cores() -> int:
     """The cores that this process may run on; two hardware threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    cores = set()
-    for number in os.sched_getaffinity(0):
-        try:
-            cores.add(Path(_SIBLINGS.format(number)).read_text())
-        except OSError:
-            cores.add(str(number))
-    return len(cores)
+    return len({_core(number) for number in os.sched_getaffinity(0)})
+
+
+@lru_cache
+def _core(number: int) -> str:
+    """What names the core of a hardware thread; that does not change while a process runs."""
+    try:
+        return Path(_SIBLINGS.format(number)).read_text()
+    except OSError:
+        return str(number)
 
 
 class Team:
