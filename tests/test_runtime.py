@@ -463,8 +463,14 @@ def test_many_batch_sizes_do_not_pile_up(step: TrainStep, rng: np.random.Generat
 
 
 def test_native_code_is_released_with_its_program() -> None:
-    program = Program(handmade.compiled(training=False), handmade.HOST, make_store((handmade.layout(False),), {}))
-    alive = weakref.ref(program._native.keep[0])
+    compiled, store = handmade.compiled(training=False), make_store((handmade.layout(False),), {})
+    program = Program(compiled, handmade.HOST, store)
+    library = weakref.ref(program._native.keep[-1])
     del program
     gc.collect()
-    assert alive() is None
+    assert library() is None
+    before = _resident_bytes()
+    for _ in range(500):
+        Program(compiled, handmade.HOST, store)
+    gc.collect()
+    assert _resident_bytes() - before < 500 * len(compiled.object_code) // 2
