@@ -94,21 +94,24 @@ def load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
 def _load(object_code: bytes, symbols: Sequence[str], target: Target) -> Native:
     import llvmlite.binding as llvm
 
-    linker = _linker(target)
+    number = next(_numbers)
+    linker = _linker(target, number // 64)
     builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
     for symbol in symbols:
         builder.export_symbol(symbol)
-    library = builder.link(linker, f"graphc {next(_libraries)}")
+    library = builder.link(linker, f"graphc {number}")
     addresses = {symbol: int(library[symbol]) for symbol in symbols}
     return Native(addresses, (linker, library))  # let go from the last
 
 
-_libraries = count(1)  # a library's name cannot be used again
+_numbers = count()  # a library's name cannot be used again
 
 
-@lru_cache
-def _linker(target: Target):  # type: ignore[no-untyped-def]  # llvmlite has no types
-    """The one linker of a process, which takes a millisecond to make; each program is a library of its own."""
+@lru_cache(maxsize=1)
+def _linker(target: Target, number: int):  # type: ignore[no-untyped-def]  # llvmlite has no types
+    """The linker of several programs, each a library of its own: it takes a millisecond to make, and keeps 9 KB of each
+    library that is let go for as long as it lives itself.
+    """
     import llvmlite.binding as llvm
 
     return llvm.create_lljit_compiler(targets.machine(target), use_jit_link=sys.platform != "win32")
