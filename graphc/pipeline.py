@@ -40,7 +40,7 @@ from graphc.kernels.debug import with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
 from graphc.kernels.lower import index_users, lower, prepared
-from graphc.kernels.memory import n_panels, place
+from graphc.kernels.memory import place
 from graphc.kernels.show import source_lines
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
@@ -335,8 +335,8 @@ def layout_of(program: Program, declared: Declared) -> Layout:
     numbers = [k.number for k in program.kernels if isinstance(k, (IndexCheck, FiniteCheck))]
     ordered = tuple(check for _, check in sorted(zip(numbers, checks, strict=True), key=lambda pair: pair[0]))
     _check_dims(program)
-    cost_ns, batch_dim, private = cost(program).picoseconds // 1000, _batch_dim(program), n_panels(program)
-    made = Layout(program.dims, tuple(buffers), program.slots, results, ordered, cost_ns, batch_dim, private)
+    cost_ns, batch_dim = cost(program).picoseconds // 1000, _batch_dim(program)
+    made = Layout(program.dims, tuple(buffers), program.arena, results, ordered, cost_ns, batch_dim)
     return with_declarations(made, declared)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphc.graph.dtypes import float32, int32, int64
 from graphc.graph.sizes import dim
+from graphc.kernels.arena import Arena
 from graphc.kernels.layout import WORD_POSITION, WORD_VALUE, Buffer, Check, Layout, Results
 from graphc.llvm import target
 from graphc.llvm.text import Module, Value, Writer, const
@@ -50,8 +51,8 @@ def layout(training: bool, cost_ns: int = 0, bare: bool = False) -> Layout:
     check = Check("take: index {value} at position {position}; needs 0 <= index < {bound}", 10, "model.py:9: t[k]")
     further = () if bare else (("pred", "pred"),)
     results = Results("loss", "loss", further) if training else Results("tensor", outputs=(("", "loss"),))
-    slots = (4, 4 * N, 12) if training else (4, 4 * N)
-    return Layout(("N",), tuple(buffers), slots, results, (check,), cost_ns, "N")
+    arena = Arena((4, 4 * N, 12), ((), (0,), (1,))) if training else Arena((4, 4 * N), ((), (0,)))
+    return Layout(("N",), tuple(buffers), arena, results, (check,), cost_ns, "N")
 
 
 def module_text(training: bool, fail_late: bool = False) -> str:

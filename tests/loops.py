@@ -36,11 +36,12 @@ from graphc.kernels.layout import (
     WORD_VALUE,
 )
 from graphc.kernels.lower import lower
-from graphc.kernels.memory import n_panels, place
+from graphc.kernels.memory import place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import Target
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.team import Team
+from graphc.structs import replace
 
 Array = NDArray[np.generic]
 N = dim("N")
@@ -120,16 +121,20 @@ def compiled(graph: Graph, target: Target) -> Compiled:
 
 
 def memory(
-    program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int], members: int = 1
+    program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int], members: int = 1, apart: bool = True
 ) -> tuple[list[Array], Array, list[int]]:
-    """The array of each buffer that has a context word, the arena, and the slots' offsets in it."""
-    private = n_panels(program)
-    sizes = [-(-evaluate(s, dims) // 64) * 64 * (members if k < private else 1) for k, s in enumerate(program.slots)]
-    arena = np.full(sum(sizes) + 64 * (len(sizes) + 2), PATTERN, np.uint8)
-    offsets, at = [], 64 + (-arena.ctypes.data) % 64
-    for size in sizes:
-        offsets.append(at)
-        at += size + 64
+    """The array of each buffer that has a context word, the arena, and the slots' offsets in it.
+
+    apart: with a gap between any two slots; else as planned, with a gap before the first and behind the last.
+    """
+    planned = program.arena
+    if apart:
+        each = tuple(64 + size for size in planned.slots)
+        planned = replace(planned, slots=each, below=tuple((k - 1,) if k else () for k in range(len(each))))
+    inside, total = planned.offsets(dims, members)
+    arena = np.full(total + 192, PATTERN, np.uint8)
+    start = 64 + (-arena.ctypes.data) % 64
+    offsets = [start + offset for offset in inside]
     held: list[Array] = []
     for k, buffer in enumerate(program.buffers):
         if buffer.value is not None:
@@ -145,15 +150,15 @@ def memory(
 
 
 def call(
-    made: Compiled, arrays: Mapping[str, Array], dims: Mapping[str, int], team: Team | None = None
+    made: Compiled, arrays: Mapping[str, Array], dims: Mapping[str, int], team: Team | None = None, apart: bool = True
 ) -> dict[str, Array]:
     """The outputs of one run; persistent arrays are written in place. The gaps between slots must stay as they were.
-    team: what the run is shared by.
+    team: what the run is shared by. apart: as for ``memory``.
 
     Raises: IndexRangeError where an index check fails.
     """
     program = made.program
-    held, arena, offsets = memory(program, arrays, dims, team.size if team is not None else 1)
+    held, arena, offsets = memory(program, arrays, dims, team.size if team is not None else 1, apart)
     words = np.zeros(FIRST_DIM_WORD + len(program.dims) + len(held), np.int64)
     words[[WORD_TEAM, WORD_ALWAYS]] = (team.address, 1) if team is not None else (0, 0)
     words[FIRST_DIM_WORD : FIRST_DIM_WORD + len(program.dims)] = [dims[d] for d in program.dims]
@@ -167,11 +172,12 @@ def call(
         raise IndexRangeError(
             check.message.format(value=int(words[WORD_VALUE]), position=int(words[WORD_POSITION]), bound=bound)
         )
-    for start, size in zip(offsets, program.slots, strict=True):
-        end = start + evaluate(size, dims)
-        if team is not None and start in offsets[: n_panels(program)]:
-            continue
-        assert (arena[end : end + 64] == PATTERN).all() and (arena[start - 64 : start] == PATTERN).all()
+    for slot, start in enumerate(offsets):
+        end = start + evaluate(program.arena.slots[slot], dims)
+        if apart and not (team is not None and slot in program.arena.private):
+            assert (arena[end : end + 64] == PATTERN).all()
+    first = min(offsets, default=0)
+    assert (arena[:first] == PATTERN).all() and (arena[len(arena) - 64 :] == PATTERN).all()
     number = {k: n for n, k in enumerate(k for k, b in enumerate(program.buffers) if b.value is None)}
     return {name: held[number[k]].copy() for name, k in program.outputs}
 

@@ -13,6 +13,7 @@ from handmade import loss_of, values
 from graphc import errors
 from graphc.graph.dtypes import float32
 from graphc.graph.sizes import dim
+from graphc.kernels.arena import Arena
 from graphc.kernels.layout import Buffer, Layout, Results
 from graphc.runtime.arguments import DimSolver, input_slots
 from graphc.runtime.program import Compiled
@@ -228,11 +229,11 @@ def test_sizes_are_solved_from_the_shapes() -> None:
     n, m = dim("N"), dim("M")
     shapes = ((2 * n + 1, m), (n * m,), (n // 2 + 1,))
     buffers = tuple(Buffer(f"a{k}", "input", float32, shape) for k, shape in enumerate(shapes))
-    solver = DimSolver(("N", "M"), input_slots(Layout(("N", "M"), buffers, (), Results("list"))))
+    solver = DimSolver(("N", "M"), input_slots(Layout(("N", "M"), buffers, Arena(), Results("list"))))
     assert solver.solve(((7, 5), (15,), (2,)), "f") == {"N": 3, "M": 5}
     with pytest.raises(errors.ShapeError, match=r"no N of at least 1 gives 2\*N \+ 1 = 6"):
         solver.solve(((6, 5), (15,), (2,)), "f")
     with pytest.raises(errors.ShapeError, match=r"axis 0 has size 16, needs M\*N = 15 \(N = 3 by input 'a0', M = 5"):
         solver.solve(((7, 5), (16,), (2,)), "f")
     with pytest.raises(errors.InternalError, match="no input's shape gives dimension K"):
-        DimSolver(("K",), input_slots(Layout(("N", "M"), buffers, (), Results("list"))))
+        DimSolver(("K",), input_slots(Layout(("N", "M"), buffers, Arena(), Results("list"))))

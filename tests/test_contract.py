@@ -15,7 +15,6 @@ import graphc as gc
 from graphc.dsl.intern import intern
 from graphc.dsl.optim import Optimizer
 from graphc.graph.sizes import evaluate
-from graphc.kernels.layout import slot_offsets
 from graphc.reference import evaluate as reference
 from graphc.runtime.memory import Guarded, guarded
 
@@ -84,9 +83,9 @@ def test_the_arena_is_written_to_its_planned_end_and_no_further(rows: int) -> No
     step(**batch(rows))
     arena = made[-1]
     layout = step.program.layout
-    offsets, total = slot_offsets(layout, {"N": rows})
+    offsets, total = layout.arena.offsets({"N": rows})
     assert total == step.program.arena_bytes({"N": rows}) == arena.block.size
-    end = max(o + evaluate(size, {"N": rows}) for o, size in zip(offsets, layout.slots, strict=True))
+    end = max(o + evaluate(size, {"N": rows}) for o, size in zip(offsets, layout.arena.slots, strict=True))
     assert arena.n_written_before() == 0
     assert arena.highest_written() == end - 1
 

@@ -24,12 +24,16 @@ def test_case(name: str, dtype: str, target: Target, rng: np.random.Generator) -
         arrays = case.arrays(rng, n)
         ours = {k: v.copy() for k, v in arrays.items()}
         theirs = {k: v.copy() for k, v in arrays.items()}
+        planned = {k: v.copy() for k, v in arrays.items()}
         found, expected = call(made, ours, {"N": n}), evaluate.run(made.program, theirs, {"N": n})
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             close(found[key], value, 256)
         for key, value in theirs.items():
             close(ours[key], value, 256)
+        same = call(made, planned, {"N": n}, apart=False)  # in memory that buffers share
+        for one, other in ((found, same), (ours, planned)):
+            assert all(value.tobytes() == other[key].tobytes() for key, value in one.items())
 
 
 def test_index_out_of_range(rng: np.random.Generator) -> None:

@@ -248,10 +248,10 @@ def test_data_must_be_a_dict(step: TrainStep) -> None:
 
 def test_a_step_without_batches_says_why() -> None:
     one = handmade.layout(training=True)
-    none = type(one)(one.dims, one.buffers, one.slots, one.results, one.checks)
+    none = type(one)(one.dims, one.buffers, one.arena, one.results, one.checks)
     assert epoch.can_fit(one) and not epoch.can_fit(none)
     turned = Buffer("t", "input", float32, (3, handmade.N))
-    other = type(one)(one.dims, (*one.buffers, turned), one.slots, one.results, one.checks, 0, "N")
+    other = type(one)(one.dims, (*one.buffers, turned), one.arena, one.results, one.checks, 0, "N")
     assert not epoch.can_fit(other) and epoch.unsliceable(other) == "t"
 
 

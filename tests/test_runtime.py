@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from graphc import errors
 from graphc.graph.sizes import dim
-from graphc.kernels.layout import Buffer, Layout, slot_offsets, verify
+from graphc.kernels.layout import Buffer, Layout, verify
 from graphc.runtime import program as program_module
 from graphc.runtime.memory import Guarded, guarded
 from graphc.runtime.program import Compiled, Program
@@ -118,7 +118,7 @@ def test_a_function_reads_the_live_weights(step: TrainStep, rng: np.random.Gener
 
 
 def test_arena_is_known_before_running(program: Compiled) -> None:
-    offsets, total = slot_offsets(program.layout, {"N": 100})
+    offsets, total = program.layout.arena.offsets({"N": 100})
     assert offsets == (0, 64, 64 + 448) and total == 64 + 448 + 64
     step = handmade.make_step(program)
     assert step.program.arena_bytes({"N": 100}) == total and step.stats().arena_bytes == 0
@@ -240,7 +240,7 @@ def test_views_outlive_the_step(rng: np.random.Generator) -> None:
 def test_two_programs_must_agree_on_an_array() -> None:
     one = handmade.layout(training=True)
     changed = [Buffer(b.name, b.role, b.dtype, (4,), b.slot) if b.name == "w" else b for b in one.buffers]
-    other = Layout(one.dims, tuple(changed), one.slots, one.results, one.checks)
+    other = Layout(one.dims, tuple(changed), one.arena, one.results, one.checks)
     with pytest.raises(errors.InternalError, match="disagree on 'w'"):
         make_store((one, other), {})
 
@@ -268,7 +268,7 @@ def test_ill_formed_layouts_are_refused() -> None:
         ((*one.buffers, Buffer("t", "input", x.dtype, (dim("M"),))), "dimension M is not one of N"),
     ):
         with pytest.raises(errors.InternalError, match=message):
-            verify(Layout(one.dims, buffers, one.slots, one.results, one.checks))
+            verify(Layout(one.dims, buffers, one.arena, one.results, one.checks))
 
 
 # Saving

@@ -8,6 +8,7 @@ from graphc.graph.graph import Graph
 from graphc.graph.primitives import cost_of
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike, evaluate, product
+from graphc.kernels.arena import Arena
 from graphc.kernels.form import SOURCES, Kernel, Nest, Program
 from graphc.structs import dataclass
 
@@ -31,10 +32,10 @@ class KernelCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The sheet: a row a kernel, and the bytes of the arena's slots and of what persists."""
+    """The sheet: a row a kernel, the arena, and the bytes of what persists."""
 
     kernels: tuple[KernelCost, ...]
-    arena_bytes: SizeLike
+    arena: Arena
     persistent_bytes: SizeLike
 
     @property
@@ -69,7 +70,8 @@ class Cost:
             )
             for r in rows
         ]
-        lines.append(f"arena {shown(self.arena_bytes)} bytes, weights and states {shown(self.persistent_bytes)} bytes")
+        arena = f"{self.arena.offsets(dims)[1]:,}" if dims is not None else _largest_of(self.arena.most_bytes())
+        lines.append(f"arena {arena} bytes, weights and states {shown(self.persistent_bytes)} bytes")
         return "\n".join(line.rstrip() for line in lines)
 
     __str__ = text
@@ -78,14 +80,11 @@ class Cost:
 
 def cost(program: Program) -> Cost:
     """The cost sheet of a program."""
-    arena: SizeLike = 0
-    for slot in program.slots:
-        arena = arena + slot
     persistent: SizeLike = 0
     for buffer in program.buffers:
         if buffer.role in ("param", "state", "count"):
             persistent = persistent + buffer.size * buffer.dtype.itemsize
-    return Cost(tuple(_kernel(k, program) for k in program.kernels), arena, persistent)
+    return Cost(tuple(_kernel(k, program) for k in program.kernels), program.arena, persistent)
 
 
 def _kernel(kernel: Kernel, program: Program) -> KernelCost:
@@ -114,6 +113,10 @@ def operations_of(graph: Graph) -> SizeLike:
             each = _weight(node.formula.body.instrs) + (node.formula.combine != "none")
             total = total + product(node.formula.extents) * each
     return total
+
+
+def _largest_of(sizes: tuple[SizeLike, ...]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"max({', '.join(map(str, sizes))})"
 
 
 def _weight(instrs: tuple[Instr, ...]) -> int:

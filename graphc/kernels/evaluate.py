@@ -1,8 +1,8 @@
 """The loop form in NumPy: the oracle of what is emitted.
 
 Every point of a nest is computed before anything is stored, so a nest may load an element that it stores only at the
-very place where it stores it; any other overlap is refused. Temporaries lie in their arena slots, filled with a pattern
-beforehand, so a wrong memory plan gives wrong values here too.
+very place where it stores it; any other overlap is refused. Temporaries lie in the arena, filled with a pattern
+beforehand, and so is a panel by the nest that has it, so a wrong memory plan gives wrong values here too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from graphc.kernels.form import (
     Reduction,
     Store,
 )
-from graphc.kernels.split import divided_level, waits
+from graphc.kernels.split import divided_level
 from graphc.ops.combiners import COMBINERS
 from graphc.structs import dataclass
 
@@ -48,7 +48,7 @@ PATTERN = 0xA5  # every byte of the arena before the first kernel
 def run(
     program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int], members: Sequence[int] = (0,)
 ) -> dict[str, Array]:
-    """The outputs by name; parameters, states and counts are written in place.
+    """The outputs of a placed program by name; parameters, states and counts are written in place.
 
     arrays: one C-contiguous array for each input, hyper, param, state and count, by name. dims: the run-time sizes.
     members: of a team, in the order in which each does all that lies between two waits. Any order gives the same.
@@ -65,10 +65,10 @@ def run(
 
 
 def _between_waits(program: Program) -> Iterator[list[Kernel]]:
-    """The kernels that members run without waiting for each other; they wait before and after a check."""
+    """The kernels that members run without waiting for each other."""
     together: list[Kernel] = []
-    for kernel, wait in zip(program.kernels, waits(program), strict=True):
-        if together and (wait or not isinstance(kernel, Nest) or not isinstance(together[-1], Nest)):
+    for kernel, wait in zip(program.kernels, program.waits, strict=True):
+        if wait:
             yield together
             together = []
         together.append(kernel)
@@ -80,6 +80,8 @@ def _share(
 ) -> None:
     """What one member of a team does of a kernel; where the cuts lie is free."""
     level = divided_level(kernel) if members > 1 else -1
+    if isinstance(kernel, Nest) and kernel.scratch >= 0:
+        memory[kernel.scratch].view(np.uint8)[:] = PATTERN
     if isinstance(kernel, Nest) and level >= 0:
         variable = kernel.schedule.order[level]
         extent = size_of(kernel.extents[variable], dims)
@@ -98,17 +100,19 @@ def _share(
 
 def _memory(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> list[Array]:
     """The flat array of every buffer."""
-    slots = [np.full(size_of(size, dims), PATTERN, np.uint8) for size in program.slots]
+    offsets, total = program.arena.offsets(dims)
+    arena = np.full(total, PATTERN, np.uint8)
     flat: list[Array] = []
     for k, buffer in enumerate(program.buffers):
         n_bytes = size_of(buffer.size, dims) * buffer.dtype.itemsize
         if buffer.value is not None:
             flat.append(buffer.value.array().reshape(-1))
         elif buffer.role in ("temp", "output"):
-            slot = slots[program.slot[k]] if program.slot else np.full(n_bytes, PATTERN, np.uint8)
-            if n_bytes > slot.nbytes:
-                raise InternalError(f"evaluate: {buffer.name} takes {n_bytes} bytes of a slot of {slot.nbytes}")
-            flat.append(slot[:n_bytes].view(buffer.dtype.numpy))
+            slot = program.slot[k]
+            room = size_of(program.arena.slots[slot], dims)
+            if n_bytes > room:
+                raise InternalError(f"evaluate: {buffer.name} takes {n_bytes} bytes of a slot of {room}")
+            flat.append(arena[offsets[slot] : offsets[slot] + n_bytes].view(buffer.dtype.numpy))
         else:
             given = arrays[buffer.name]
             if given.nbytes != n_bytes or given.dtype != buffer.dtype.numpy or not given.flags.c_contiguous:

@@ -22,6 +22,7 @@ from graphc.graph.formula import Affine, Guard, Shape
 from graphc.graph.graph import ConstValue
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import Size, SizeLike, product
+from graphc.kernels.arena import Arena
 from graphc.structs import dataclass
 
 LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
@@ -247,9 +248,10 @@ Kernel = Nest | IndexCheck | FiniteCheck
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Buffers and kernels in the order they run. dims: the symbolic sizes. slot: for each buffer its arena slot, or -1.
+    """Buffers and kernels in the order they run. dims: the symbolic sizes. outputs: (name, buffer).
 
-    outputs: (name, buffer).
+    By ``memory.place``: slot: for each buffer its slot of the arena, or -1. waits: whether all members of a team wait
+    before each kernel.
     """
 
     dims: tuple[str, ...]
@@ -257,7 +259,8 @@ class Program:
     kernels: tuple[Kernel, ...]
     outputs: tuple[tuple[str, int], ...]
     slot: tuple[int, ...] = ()
-    slots: tuple[SizeLike, ...] = ()
+    arena: Arena = Arena()
+    waits: tuple[bool, ...] = ()
 
 
 def run_time_sizes(nest: Nest) -> list[Size]:

@@ -29,11 +29,11 @@ from typing import cast
 from graphc.errors import InternalError
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.sizes import SizeLike, evaluate, names, parse_size
+from graphc.kernels.arena import Arena
 from graphc.structs import dataclass, fields
 
 WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED, WORD_ALONE, WORD_REST, WORD_ALWAYS = range(8)
 FIRST_DIM_WORD = 8
-ALIGNMENT_BYTES = 64
 
 ROLES = ("input", "hyper", "param", "state", "count", "output", "temp")
 IN_ARENA = frozenset({"output", "temp"})
@@ -50,7 +50,7 @@ class Buffer:
 
     role: "input" (the caller's array), "hyper" (rank 0, ``default`` unless the call overrides it), "param" and "state"
     (persistent, exchanged between calls), "count" (persistent int64 of rank 0, the steps done; the program increments
-    it), "output" and "temp" (in the arena at ``slot``, an index in ``Layout.slots``; buffers may share a slot).
+    it), "output" and "temp" (in the arena at ``slot``, an index in ``Layout.arena.slots``; buffers may share a slot).
     source: the user's own line of the declaration, for messages. Constants are globals of the module, not buffers.
     """
 
@@ -95,20 +95,17 @@ class Results:
 class Layout:
     """All that a caller of the compiled program must know.
 
-    dims: the symbolic dimensions. slots: bytes of each arena slot, placed one after another, each at a multiple of 64.
-    cost_ns: predicted time of one call. batch_dim: the dimension by which ``fit`` slices ("" where no input leads with
-    one). private: how many of the first slots each member of a team has of its own, side by side. symbol: the native
-    entry.
+    dims: the symbolic dimensions. cost_ns: predicted time of one call. batch_dim: the dimension by which ``fit`` slices
+    ("" where no input leads with one). symbol: the native entry.
     """
 
     dims: tuple[str, ...]
     buffers: tuple[Buffer, ...]
-    slots: tuple[SizeLike, ...]
+    arena: Arena
     results: Results
     checks: tuple[Check, ...] = ()
     cost_ns: SizeLike = 0
     batch_dim: str = ""
-    private: int = 0
     symbol: str = "step"
 
     def to_json(self) -> str:
@@ -120,7 +117,7 @@ class Layout:
         """The layout that ``to_json`` wrote. Raises InternalError for any other text.
 
         >>> x = Buffer("x", "input", DTYPES["float32"], (parse_size("N"), 3))
-        >>> layout = Layout(("N",), (x,), (), Results("list"))
+        >>> layout = Layout(("N",), (x,), Arena(), Results("list"))
         >>> Layout.from_json(layout.to_json()) == layout
         True
         """
@@ -149,22 +146,6 @@ class Layout:
         return FIRST_DIM_WORD + len(self.dims) + number
 
 
-def slot_offsets(layout: Layout, dims: Mapping[str, int], members: int = 1) -> tuple[tuple[int, ...], int]:
-    """The offset in bytes of each slot in the arena, and the arena's size in bytes, for the given dimensions and a
-    team's members.
-
-    >>> layout = Layout(("N",), (), (parse_size("4*N"), 100, 0), Results("list"))
-    >>> slot_offsets(layout, {"N": 20})
-    ((0, 128, 256), 256)
-    """
-    offsets, place = [], 0
-    for number, size in enumerate(layout.slots):
-        offsets.append(place)
-        each = -(-evaluate(size, dims) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-        place += each * members if number < layout.private else each
-    return tuple(offsets), place
-
-
 def buffer_bytes(buffer: Buffer, dims: Mapping[str, int]) -> int:
     """The bytes of a buffer's elements for the given dimensions."""
     total = buffer.dtype.itemsize
@@ -186,14 +167,17 @@ def verify(layout: Layout) -> None:
         seen[buffer.name] = buffer
         if buffer.role not in ROLES:
             raise InternalError(f"{where}: unknown role {buffer.role!r}")
-        if (buffer.role in IN_ARENA) != (buffer.slot >= 0) or buffer.slot >= len(layout.slots):
-            raise InternalError(f"{where}: role {buffer.role} with slot {buffer.slot} of {len(layout.slots)}")
+        if (buffer.role in IN_ARENA) != (buffer.slot >= 0) or buffer.slot >= len(layout.arena.slots):
+            raise InternalError(f"{where}: role {buffer.role} with slot {buffer.slot} of {len(layout.arena.slots)}")
         if buffer.role in ("hyper", "count") and buffer.shape:
             raise InternalError(f"{where}: a {buffer.role} has rank 0, not shape {buffer.shape}")
         if buffer.role == "hyper" and buffer.default is None:
             raise InternalError(f"{where}: a hyper-parameter needs a default")
         _known_dims(where, buffer.shape, layout.dims)
-    _known_dims("layout: slots", layout.slots, layout.dims)
+    for number, lower in enumerate(layout.arena.below):
+        if not all(0 <= k < number for k in lower):
+            raise InternalError(f"layout: slot {number} lies above {lower}; needs earlier ones")
+    _known_dims("layout: slots", layout.arena.slots, layout.dims)
     _known_dims("layout: checks", tuple(check.bound for check in layout.checks), layout.dims)
     _known_dims("layout: cost_ns", (layout.cost_ns,), layout.dims)
     if layout.results.kind not in RESULT_KINDS:
@@ -214,7 +198,7 @@ def _known_dims(where: str, sizes: Sequence[SizeLike], dims: tuple[str, ...]) ->
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, (Layout, Buffer, Check, Results)):
+    if isinstance(value, (Layout, Buffer, Check, Results, Arena)):
         return {name: getattr(value, name) for name in fields(value)}
     return str(value)  # a size or a dtype
 
@@ -252,16 +236,19 @@ def _read(data: Mapping[str, object]) -> Layout:
         Check(str(row["message"]), size(row["bound"]), str(row["source"]), str(row["kind"]))
         for row in rows(data["checks"])
     )
-    results = cast("dict[str, object]", data["results"])
+    results, arena = cast("dict[str, object]", data["results"]), cast("dict[str, object]", data["arena"])
     outputs = tuple((str(key), str(name)) for key, name in cast("list[tuple[str, str]]", results["outputs"]))
     return Layout(
         tuple(map(str, items(data["dims"]))),
         buffers,
-        tuple(map(size, items(data["slots"]))),
+        Arena(
+            tuple(map(size, items(arena["slots"]))),
+            tuple(tuple(lower) for lower in cast("list[list[int]]", arena["below"])),
+            tuple(cast("list[int]", arena["private"])),
+        ),
         Results(str(results["kind"]), str(results["loss"]), outputs),
         checks,
         size(data["cost_ns"]),
         str(data["batch_dim"]),
-        cast(int, data["private"]),
         str(data["symbol"]),
     )

@@ -8,13 +8,12 @@ would close a cycle, the new value gets a buffer of its own and is copied at the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from heapq import heapify, heappop, heappush
 
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula, Read, always, data_indices, plain, var
 from graphc.graph.graph import ConstValue, Graph, Node, Origin, Passage, copy_node, rebuild
 from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
-from graphc.graph.sizes import SizeLike, names
+from graphc.graph.sizes import SizeLike, evaluate, names
 from graphc.kernels.body import Address, NestBody
 from graphc.kernels.form import (
     Access,
@@ -33,8 +32,9 @@ from graphc.kernels.form import (
     strides,
 )
 from graphc.kernels.fuse import Group, Plan, base, loads, plan
+from graphc.kernels.order import ordered
 from graphc.kernels.prepare import prepare, product_of
-from graphc.kernels.schedule import schedule
+from graphc.kernels.schedule import NOMINAL, schedule
 from graphc.structs import dataclass, field, replace
 
 PERSISTENT = ("param", "state", "count")
@@ -363,7 +363,7 @@ def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:
 
 
 def _ordered(work: Lowering) -> list[Kernel]:
-    """The kernels, each after what it needs; among those that may run, the one declared first, and checks at once."""
+    """The kernels, each after what it needs, checks at once."""
     groups = work.plan.groups
     kernels: list[list[Kernel]] = [list(_nests(work, group)) for group in groups]
     before: list[set[int]] = [set(group.before) for group in groups]
@@ -374,7 +374,7 @@ def _ordered(work: Lowering) -> list[Kernel]:
         before.append(set(copy.before))
     writing = [k for k, group in enumerate(groups) if any(work.in_place.get(m) for m in group.nodes)]
     writing += range(len(groups), len(kernels))
-    uses = [set().union(*(_index_uses(m, work.plan.kept) for m in group.nodes)) for group in groups]
+    indices = [set().union(*(_index_uses(m, work.plan.kept) for m in group.nodes)) for group in groups]
     for number, (node, bound, user) in enumerate(_indices(work)):
         place = len(kernels)
         rank.append(-1)
@@ -383,32 +383,22 @@ def _ordered(work: Lowering) -> list[Kernel]:
         before.append({source.number} if source else set())
         for k in writing:
             before[k].add(place)
-        for k, used in enumerate(uses):
-            if (node, bound) in used:
+        for k, found in enumerate(indices):
+            if (node, bound) in found:
                 before[k].add(place)
-    return [kernel for item in _sorted(rank, before) for kernel in kernels[item]]
+    uses = [_temporaries(work, item) for item in kernels]
+    n_bytes: dict[int, int] = {}
+    for k in {k for used in uses for k in used}:
+        buffer = work.buffers[k]
+        dims = dict.fromkeys(names(buffer.size), NOMINAL)
+        n_bytes[k] = evaluate(buffer.size, dims) * buffer.dtype.itemsize
+    return [kernel for item in ordered(rank, before, uses, n_bytes) for kernel in kernels[item]]
 
 
-def _sorted(rank: list[int], before: list[set[int]]) -> list[int]:
-    """The items, each after those ``before`` it; among those that may come next, the lowest rank first."""
-    after: list[list[int]] = [[] for _ in rank]
-    missing = [len(b) for b in before]
-    for item, earlier in enumerate(before):
-        for e in sorted(earlier):
-            after[e].append(item)
-    ready = [(rank[k], k) for k, count in enumerate(missing) if count == 0]
-    heapify(ready)
-    order: list[int] = []
-    while ready:
-        _, item = heappop(ready)
-        order.append(item)
-        for later in after[item]:
-            missing[later] -= 1
-            if missing[later] == 0:
-                heappush(ready, (rank[later], later))
-    if len(order) < len(rank):
-        raise InternalError("lower: the groups' order closes a cycle")
-    return order
+def _temporaries(work: Lowering, kernels: Sequence[Kernel]) -> list[int]:
+    """The buffers in the arena, panels aside, that some kernels name and that need not live to the end, ascending."""
+    named = {k for kernel in kernels for k in (*kernel.reads(), *kernel.writes())}
+    return sorted(k for k in named if work.buffers[k].role == "temp")
 
 
 def _index_uses(node: Node, kept: set[Node]) -> set[tuple[Node, SizeLike]]:

@@ -1,72 +1,78 @@
-"""The memory plan: where in the arena each temporary lies.
+"""The memory plan: which buffers share a slot of the arena, which slot lies above which, and where a team waits.
 
-Buffers whose lives do not overlap share a slot, but only with a slot no smaller for every batch (sizes are polynomials;
-their coefficients are compared). A slot may grow to hold a buffer that is provably larger. Largest first would pack
-tighter for one batch size; order of birth keeps the plan the same for all.
+A buffer that a kernel makes element by element from one that nothing reads later takes its place. Slots are then packed
+for some nominal sizes (``pack.py``), and of the best packing only this is kept: which of two slots in use at once lies
+below. For every other size that gives a plan too (``arena.py``).
+
+In use at once means between the same two waits of a team: some member may still be at an earlier kernel. Where slots
+that one thread could put in one place would so take more memory, the team waits once more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from heapq import heappop, heappush
 
-from graphc.graph.sizes import SizeLike, at_most
-from graphc.kernels.form import Nest, Program
-from graphc.structs import replace
+from graphc.graph.sizes import SizeLike, evaluate
+from graphc.kernels.arena import Arena, aligned
+from graphc.kernels.form import LANES, Access, Nest, Program
+from graphc.kernels.pack import GOOD, Block, least_height, ordered, pack
+from graphc.kernels.split import waits
+from graphc.structs import dataclass, replace
 
-ALIGNMENT_BYTES = 64
+NOMINALS = (64, 32, 128, 256, 16)  # what each run-time size counts for, in turn
+SLACK = 32  # a 1/32 more memory than one thread needs is better than another wait
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """``size`` bytes in use from kernel ``first`` to kernel ``last``; or between which waits, counted. A panel is not
+    written whole at every size, so something else is to end the arena."""
+
+    size: SizeLike
+    first: int
+    last: int
+    is_panel: bool
+
+    def block(self, dims: Mapping[str, int]) -> Block:
+        """The slot as a block of its aligned bytes for the given dimensions."""
+        return Block(aligned(evaluate(self.size, dims)), self.first, self.last, self.is_panel)
 
 
 def place(program: Program) -> Program:
-    """The program with a slot for every buffer of role temp or output. Outputs live to the end and share with nothing
-    after.
+    """The program with its memory plan: the slot of every buffer of role temp or output, the arena, and the kernels
+    before which a team waits. Outputs live to the end.
     """
-    born, dies = lives(program)
-    order = sorted(born, key=lambda b: (born[b], b))
-    panels = {k.scratch for k in program.kernels if isinstance(k, Nest)}
-    slots: list[SizeLike] = []
-    slot = [-1] * len(program.buffers)
-    # Panels come first and share among themselves alone: not all of a panel is written at every size, and the planned
-    # end of the arena is to be an end that is reached.
-    for group in ([k for k in order if k in panels], [k for k in order if k not in panels]):
-        _share(program, group, born, dies, slot, slots)
-    return replace(program, slot=tuple(slot), slots=tuple(slots))
+    number, slots = _slots(program)
+    trials = [dict.fromkeys(program.dims, n) for n in (NOMINALS if program.dims else NOMINALS[:1])]
+    stops = waits(replace(program, slot=tuple(number)))
+    for dims in trials:
+        stops = _with_more_waits(stops, [slot.block(dims) for slot in slots])
+    phase = [0]
+    for stop in stops[1:]:
+        phase.append(phase[-1] + stop)
+    phase.append(phase[-1])  # the end, to which outputs live
+    order, arena = _best([replace(s, first=phase[s.first], last=phase[s.last]) for s in slots], trials)
+    moved = {old: new for new, old in enumerate(order)}
+    return replace(program, slot=tuple(moved.get(k, -1) for k in number), arena=arena, waits=tuple(stops))
 
 
-def _share(
-    program: Program,
-    group: Sequence[int],
-    born: Mapping[int, int],
-    dies: Mapping[int, int],
-    slot: list[int],
-    slots: list[SizeLike],
-) -> None:
-    """Gives each buffer of a group, in order of birth, a slot that is free or new: written into ``slot``, ``slots``."""
-    free: dict[SizeLike, list[int]] = {}  # the free slots of each size
-    busy: list[tuple[int, int]] = []  # last kernel and slot of those in use
-    for k in group:
-        while busy and busy[0][0] < born[k]:
-            released = heappop(busy)[1]
-            free.setdefault(slots[released], []).append(released)
-        buffer = program.buffers[k]
-        size = buffer.size * buffer.dtype.itemsize
-        fitting = _fitting(free, size)
-        if fitting is None:
-            slot[k] = len(slots)
-            slots.append(size)
-        else:
-            slot[k] = free[fitting].pop()
-            if not free[fitting]:
-                del free[fitting]
-            if at_most(fitting, size):
-                slots[slot[k]] = size
-        heappush(busy, (dies[k], slot[k]))
-
-
-def n_panels(program: Program) -> int:
-    """How many of the first slots hold panels, of which each member of a team has its own."""
-    panels = [k.scratch for k in program.kernels if isinstance(k, Nest) and k.scratch >= 0]
-    return 1 + max((program.slot[k] for k in panels), default=-1)
+def _best(slots: Sequence[Slot], trials: Sequence[Mapping[str, int]]) -> tuple[list[int], Arena]:
+    """Of the packings for each trial's dimensions the one that wastes least at its worst: the slots in the order of the
+    arena, and that."""
+    blocks = [[slot.block(dims) for slot in slots] for dims in trials]
+    least = [max(1, least_height(of_trial)) for of_trial in blocks]
+    best: tuple[float, list[int], Arena] | None = None
+    for of_trial in blocks:
+        order, below = ordered(of_trial, pack(of_trial))
+        private = tuple(new for new, old in enumerate(order) if slots[old].is_panel)
+        arena = Arena(tuple(slots[k].size for k in order), tuple(below), private)
+        waste = max(arena.offsets(dims)[1] / bytes_ for dims, bytes_ in zip(trials, least, strict=True))
+        if best is None or waste < best[0]:
+            best = waste, order, arena
+        if waste <= 1 + 1 / GOOD:
+            break
+    assert best is not None
+    return best[1:]
 
 
 def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
@@ -88,17 +94,84 @@ def lives(program: Program) -> tuple[dict[int, int], dict[int, int]]:
     return born, dies
 
 
-def _fitting(free: Mapping[SizeLike, Sequence[int]], size: SizeLike) -> SizeLike | None:
-    """The size of the free slot that wastes least: the smallest that holds ``size``, else the largest that may grow."""
-    if size in free:
-        return size
-    best: SizeLike | None = None
-    for known in free:
-        if at_most(size, known) and (best is None or at_most(known, best)):
-            best = known
-    if best is not None:
-        return best
-    for known in free:
-        if at_most(known, size) and (best is None or at_most(best, known)):
-            best = known
-    return best
+def _slots(program: Program) -> tuple[list[int], list[Slot]]:
+    """For every buffer the number of its slot, -1 outside the arena, and the slots. Buffers of which each takes the
+    place of the one before share one."""
+    born, dies = lives(program)
+    panels = {k.scratch for k in program.kernels if isinstance(k, Nest)}
+    number = [-1] * len(program.buffers)
+    slots: list[Slot] = []
+    given: set[int] = set()
+    for k in sorted(born, key=lambda b: (born[b], b)):
+        kernel = program.kernels[born[k]] if born[k] < len(program.kernels) else None
+        old = -1
+        if isinstance(kernel, Nest) and k not in panels:
+            ends = [a.buffer for a in kernel.loads if dies.get(a.buffer) == born[k] > born[a.buffer]]
+            old = next((a for a in ends if a not in given and _replaces(program, kernel, k, a)), -1)
+        if old >= 0:
+            given.add(old)
+            number[k] = number[old]
+            slots[number[k]] = replace(slots[number[k]], last=dies[k])
+        else:
+            number[k] = len(slots)
+            buffer = program.buffers[k]
+            slots.append(Slot(buffer.size * buffer.dtype.itemsize, born[k], dies[k], k in panels))
+    return number, slots
+
+
+def _replaces(program: Program, nest: Nest, new: int, old: int) -> bool:
+    """Whether a nest may store buffer ``new`` where it reads ``old``: every element of the one is stored where that
+    element of the other was read, for the same point and at no other."""
+    a, b = program.buffers[old], program.buffers[new]
+    if a.size != b.size or a.dtype.itemsize != b.dtype.itemsize:
+        return False
+    stores = [s for s in (*nest.inner, *nest.stores) if s.access.buffer == new]
+    if len(stores) != 1 or stores[0].add or stores[0].access.data or stores[0].access.guards:
+        return False
+    accesses: list[Access] = [*nest.loads, *(s.access for s in (*nest.inner, *nest.stores))]
+    if not _walks_in_whole_vectors(nest):
+        return False
+    indices = {d.buffer for access in accesses for d in access.data}
+    indices |= {g.data[0] for guards in (nest.guards, *(c.guards for c in accesses)) for g in guards if g.data}
+    if old in indices:
+        return False
+    return all(x.flat == stores[0].access.flat and not x.data for x in nest.loads if x.buffer == old)
+
+
+def _walks_in_whole_vectors(nest: Nest) -> bool:
+    """Whether no vector of a row is masked but the very last: a processor compares the address of a load with those of
+    the stores before it without their masks, so a row would wait for the one before, which ends where it begins."""
+    vector = nest.schedule.vector
+    if vector < 0 or len(nest.extents) == 1:
+        return True
+    extent = nest.extents[vector]
+    return isinstance(extent, int) and extent % max(LANES.values()) == 0
+
+
+def _with_more_waits(stops: Sequence[bool], blocks: Sequence[Block]) -> list[bool]:
+    """The waits, and more of them until what is in use between two is little more than what is at any one kernel."""
+    found = list(stops)
+    n_kernels = len(found)
+    live = [0] * (n_kernels + 1)
+    for block in blocks:
+        for position in range(block.first, block.last + 1):
+            live[position] += block.size
+    allowed = max(live, default=0) * (SLACK + 1) // SLACK
+
+    def in_use(first: int, last: int) -> int:
+        return sum(b.size for b in blocks if b.first <= last and b.last >= first)
+
+    todo = []
+    start = 0
+    for position in range(1, n_kernels + 1):
+        if position == n_kernels or found[position]:
+            todo.append((start, position - 1))
+            start = position
+    while todo:
+        first, last = todo.pop()
+        if first == last or in_use(first, last) <= allowed:
+            continue
+        cut = min(range(first + 1, last + 1), key=lambda c: (max(in_use(first, c - 1), in_use(c, last)), c))
+        found[cut] = True
+        todo += [(first, cut - 1), (cut, last)]
+    return found

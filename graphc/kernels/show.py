@@ -52,9 +52,15 @@ def program_text(program: Program) -> str:
 
 
 def memory_text(program: Program) -> str:
-    """The memory plan: a row a buffer in the arena, with its slot and the kernels between which it lives."""
+    """The memory plan: a row a slot of the arena, with its bytes and those directly below it, then a row a buffer, with
+    its slot and the kernels between which it lives."""
     born, dies = lives(program)
-    rows = [f"{len(program.slots)} slots, bytes: " + ", ".join(map(str, program.slots))]
+    arena = program.arena
+    rows = []
+    for number, (size, lower) in enumerate(zip(arena.slots, arena.below, strict=True)):
+        above = f"above {', '.join(map(str, sorted(lower)))}" if lower else "at the bottom"
+        each = ", of each thread its own" if number in arena.private else ""
+        rows.append(f"slot {number}  {size} bytes, {above}{each}")
     for k in sorted(born, key=lambda b: (born[b], b)):
         buffer = program.buffers[k]
         shape = ", ".join(map(str, buffer.shape))

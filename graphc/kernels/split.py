@@ -25,7 +25,9 @@ def divided_level(kernel: Kernel) -> int:
 
 def waits(program: Program) -> list[bool]:
     """Whether all members wait before each kernel: it reads what an earlier one wrote since they last waited, or writes
-    what that one read or wrote. Buffers that share a slot of the arena count as one."""
+    what that one read or wrote. Buffers that share a slot of the arena count as one. What a check finds, which one
+    member does alone, is looked at behind a wait, and no member is at a later check before all have looked.
+    """
     found: list[bool] = []
     read: set[tuple[str, int]] = set()
     written: set[tuple[str, int]] = set()
@@ -34,10 +36,12 @@ def waits(program: Program) -> list[bool]:
         slots = [program.slot[k] if program.slot else -1 for k in numbers]
         return {("slot", slot) if slot >= 0 else ("buffer", k) for slot, k in zip(slots, numbers, strict=True)}
 
-    for kernel in program.kernels:
-        scratch = (kernel.scratch,) if isinstance(kernel, Nest) and kernel.scratch >= 0 else ()
-        reads, writes = places(kernel.reads()), places((*kernel.writes(), *scratch))
-        wait = bool((reads | writes) & written or writes & read)
+    checks = False
+    for position, kernel in enumerate(program.kernels):
+        reads, writes = places(kernel.reads()), places(kernel.writes())
+        changes = position > 0 and checks == isinstance(kernel, Nest)
+        checks = not isinstance(kernel, Nest)
+        wait = changes or bool((reads | writes) & written or writes & read)
         if wait:
             read, written = set(), set()
         read |= reads

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
-from graphc.kernels.split import divided_level, waits
+from graphc.kernels.split import divided_level
 from graphc.llvm.access import CONTEXT, HEAD, I64, MEMBER, SHIFT, Places
 from graphc.llvm.counters import add_counters, begin, count
 from graphc.llvm.dots import DotsWriter
@@ -61,7 +61,6 @@ def emit(program: Program, target: Target, counted: bool = False, lines: Lines |
         add_counters(module, n_counters)
     words = _words(program)
     calls: list[Call] = []
-    before = waits(program)
     n_waits = 0
     for position, kernel in enumerate(program.kernels):
         name = f"{kernel.name}_{position}"
@@ -69,8 +68,7 @@ def emit(program: Program, target: Target, counted: bool = False, lines: Lines |
         places = lines[position] if lines is not None else {}
         _function(module, name, kernel, program, words, places)
         kind = "check" if not isinstance(kernel, Nest) else "divided" if divided_level(kernel) >= 0 else "whole"
-        # What a check finds is looked at behind a wait, and no member is at a later check before all have looked.
-        wait = before[position] or (bool(calls) and (calls[-1].kind == "check") != (kind == "check"))
+        wait = program.waits[position]
         n_waits += wait
         note = f"nodes {', '.join(map(str, kernel.nodes))}"
         counter = position if counted else -1

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import InternalError
-from graphc.kernels.layout import ALIGNMENT_BYTES
+from graphc.kernels.arena import ALIGNMENT_BYTES
 from graphc.structs import dataclass
 
 Bytes = NDArray[np.uint8]

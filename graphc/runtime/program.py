@@ -22,7 +22,6 @@ from graphc.kernels.layout import (
     WORD_VALUE,
     Buffer,
     Layout,
-    slot_offsets,
     verify,
 )
 from graphc.llvm.target import Target
@@ -153,7 +152,7 @@ class Program:
         """The size of the arena for these dimensions; without them, of the arena as it is."""
         if dims is None:
             return int(self._arena.size)
-        return slot_offsets(self.layout, dims, self._members(dims))[1]
+        return self.layout.arena.offsets(dims, self._members(dims))[1]
 
     def use_allocator(self, allocate: Allocator) -> None:
         """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
@@ -181,7 +180,7 @@ class Program:
     def point(self, context: Context) -> None:
         """Give the context the addresses of all but the inputs, in an arena that is large enough for it."""
         layout, words = self.layout, context.words
-        offsets, total = slot_offsets(layout, context.dims, context.team.size if context.team is not None else 1)
+        offsets, total = layout.arena.offsets(context.dims, context.team.size if context.team is not None else 1)
         if total > self._arena.size:
             self._arena = self._allocate(total)  # other contexts notice by themselves
             self._disarm()

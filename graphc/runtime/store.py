@@ -12,7 +12,8 @@ import numpy as np
 
 from graphc.errors import InternalError, ShapeError, UnknownNameError, UsageError
 from graphc.graph.sizes import evaluate
-from graphc.kernels.layout import ALIGNMENT_BYTES, PERSISTENT, Buffer, Layout
+from graphc.kernels.arena import aligned
+from graphc.kernels.layout import PERSISTENT, Buffer, Layout
 from graphc.runtime.arguments import Array, converted
 from graphc.runtime.memory import Bytes, zeroed
 
@@ -69,7 +70,7 @@ class Store:
         for name, buffer in buffers.items():
             places[name] = total
             n_bytes = buffer.dtype.itemsize * int(np.prod(shapes[name], dtype=np.int64))
-            total += -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            total += aligned(n_bytes)
         self._block: Bytes = zeroed(total)
         self._buffers = dict(buffers)
         self._arrays: dict[str, Array] = {}

@@ -1,0 +1,164 @@
+"""The memory plan: what is in use at once never overlaps, for any program, size and team; and little is wasted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loops import EACH, make
+
+from graphc.graph.sizes import Size, SizeLike, dim, evaluate
+from graphc.kernels.arena import Arena
+from graphc.kernels.form import Nest, Program
+from graphc.kernels.lower import lower
+from graphc.kernels.memory import lives, place
+from graphc.kernels.order import ordered
+from graphc.kernels.pack import Block, least_height, pack
+from graphc.kernels.pack import ordered as from_the_bottom
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+SIZES = (1, 2, 7, 31, 64, 333, 1000, 4096)
+DENSE = ("mlp_digits", "mlp_mnist", "mlp_wide", "autoencoder_deep", "custom_loss", "lenet", "rnn_char", "lstm")
+
+
+def phases(program: Program) -> list[int]:
+    """For each kernel how often a team has waited before it; then the same for the end."""
+    found = [int(n) for n in np.cumsum(program.waits)]
+    return [*found, found[-1]] if found else [0]
+
+
+def check_no_overlap(program: Program) -> None:
+    """Any two buffers in use between the same two waits lie apart, unless one takes the place of the other."""
+    born, dies = lives(program)
+    phase = phases(program)
+    for n in SIZES:
+        dims = dict.fromkeys(program.dims, n)
+        for members in (1, 2, 4):
+            offsets, total = program.arena.offsets(dims, members)
+            spans = []
+            for k in born:
+                slot, buffer = program.slot[k], program.buffers[k]
+                n_bytes = evaluate(buffer.size, dims) * buffer.dtype.itemsize
+                n_bytes *= members if slot in program.arena.private else 1
+                assert offsets[slot] % 64 == 0 and offsets[slot] + n_bytes <= total
+                spans.append((offsets[slot], offsets[slot] + n_bytes, phase[born[k]], phase[dies[k]], slot, k))
+            spans.sort()
+            for at, (start, end, first, last, slot, k) in enumerate(spans):
+                for other_start, _, other_first, other_last, other_slot, other in spans[at + 1 :]:
+                    if other_start >= end:
+                        break
+                    if other_slot == slot:
+                        early, late = sorted((k, other), key=lambda b: born[b])
+                        assert dies[early] <= born[late]
+                        nest = program.kernels[born[late]]
+                        assert dies[early] < born[late] or (isinstance(nest, Nest) and early in nest.reads())
+                    elif start < end:
+                        assert last < other_first or other_last < first, (start, other_start, n)
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_nothing_in_use_at_once_overlaps(name: str, dtype: str) -> None:
+    check_no_overlap(place(lower(make(name, dtype).graph)))
+
+
+def random_blocks(rng: np.random.Generator) -> list[Block]:
+    """Blocks of all sizes and lengths of use, some empty, some that must lie below others."""
+    n = int(rng.integers(1, 40))
+    first = rng.integers(0, 20, n)
+    length = rng.integers(0, 8, n)
+    size = 64 * rng.integers(0, 50, n)
+    buried = (rng.random(n) < 0.2) & (length == 0)
+    return [Block(int(s), int(f), int(f + d), bool(b)) for s, f, d, b in zip(size, first, length, buried, strict=True)]
+
+
+def meet(a: Block, b: Block) -> bool:
+    """Whether two blocks are in use at once."""
+    return a.first <= b.last and b.first <= a.last
+
+
+def test_packings_of_random_blocks(rng: np.random.Generator) -> None:
+    """No overlap, buried blocks below another, no more than half wasted, and never less than the bound."""
+    for _ in range(300):
+        blocks = random_blocks(rng)
+        offsets = pack(blocks)
+        height = max(o + b.size for o, b in zip(offsets, blocks, strict=True))
+        assert least_height(blocks) <= height <= 1.5 * least_height(blocks)
+        for k, (at, block) in enumerate(zip(offsets, blocks, strict=True)):
+            others = [j for j in range(len(blocks)) if j != k and meet(block, blocks[j])]
+            for j in others:
+                assert at + block.size <= offsets[j] or offsets[j] + blocks[j].size <= at
+            above = [j for j in others if not blocks[j].buried]
+            if block.buried and above:
+                assert any(offsets[j] >= at + block.size for j in above)
+
+
+def test_a_plan_for_one_size_is_one_for_every_size(rng: np.random.Generator) -> None:
+    """Which block lies below which, kept from a packing, gives offsets without overlap for any other sizes."""
+    n = dim("N")
+    for _ in range(100):
+        symbolic: list[SizeLike] = [
+            int(rng.integers(0, 9)) * 64 * n + int(rng.integers(0, 9)) * 1000 for _ in range(int(rng.integers(1, 30)))
+        ]
+        spans = [(int(f), int(f + d)) for f, d in rng.integers(0, 9, (len(symbolic), 2))]
+        blocks = [Block(evaluate(s, {"N": 64}), *span) for s, span in zip(symbolic, spans, strict=True)]
+        order, below = from_the_bottom(blocks, pack(blocks))
+        private = tuple(k for k in range(len(order)) if rng.random() < 0.1)
+        arena = Arena(tuple(symbolic[k] for k in order), tuple(below), private)
+        for value in SIZES:
+            for members in (1, 4):
+                offsets, total = arena.offsets({"N": value}, members)
+                ends = []
+                for place_, (at, size) in enumerate(zip(offsets, arena.slots, strict=True)):
+                    ends.append(at + evaluate(size, {"N": value}) * (members if place_ in private else 1))
+                assert max(ends) <= total
+                for a in range(len(order)):
+                    for b in range(a):
+                        if meet(blocks[order[a]], blocks[order[b]]):
+                            assert ends[b] <= offsets[a]
+            largest = max(evaluate(size, {"N": value}) for size in arena.most_bytes())
+            assert largest <= arena.offsets({"N": value})[1] < largest + 64 * len(order) + 1
+
+
+def test_kernels_are_ordered_by_what_they_free(rng: np.random.Generator) -> None:
+    """Every order keeps what comes before; none has more alive at once than that by rank."""
+
+    def alive(order: list[int], uses: list[list[int]], n_bytes: dict[int, int]) -> int:
+        at = {item: k for k, item in enumerate(order)}
+        spans = {k: [at[i] for i, used in enumerate(uses) if k in used] for k in n_bytes}
+        return max(
+            sum(n_bytes[k] for k, places in spans.items() if places and min(places) <= t <= max(places))
+            for t in range(len(order))
+        )
+
+    for _ in range(200):
+        n = int(rng.integers(1, 25))
+        before = [sorted({int(k) for k in rng.integers(0, item, 2)}) if item else [] for item in range(n)]
+        n_bytes = {k: int(rng.integers(0, 100)) for k in range(n)}
+        uses = [sorted({item, *earlier}) for item, earlier in enumerate(before)]
+        order = ordered(list(range(n)), before, uses, n_bytes)
+        assert sorted(order) == list(range(n))
+        at = {item: k for k, item in enumerate(order)}
+        assert all(at[e] < at[item] for item, earlier in enumerate(before) for e in earlier)
+        assert alive(order, uses, n_bytes) <= alive(list(range(n)), uses, n_bytes)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_step_wastes_less_than_a_tenth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arena is at most 1.1 times the bytes that live at once, which no plan goes below, at the workload's batch and
+    others; and nothing overlaps."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import arena as benchmark
+    import workloads
+
+    program = benchmark.planned(name).program
+    for n in (workloads.get(name).batch, 64, 128, 256, 1000):
+        total = program.arena.offsets(dict.fromkeys(program.dims, n))[1]
+        assert total <= 1.1 * benchmark.most_live_bytes(program, n)
+    check_no_overlap(program)
+
+
+def test_the_size_is_known_as_a_formula() -> None:
+    """The arena's size is a maximum of polynomials."""
+    program = place(lower(make("dense", "float32").graph))
+    assert all(isinstance(size, (int, Size)) for size in program.arena.most_bytes())
