@@ -26,8 +26,9 @@ from graphc.dsl.targets import (
 from graphc.dsl.tensor import Tensor, given_values
 from graphc.errors import DefinitionError, GraphcError, InternalError, UsageError
 from graphc.graph.formula import data_indices
-from graphc.graph.graph import Array, Node, copy_node, rebuild
+from graphc.graph.graph import NAMED, Array, Node, Passage, copy_node, rebuild
 from graphc.graph.text import to_text
+from graphc.inspect.autopsy import Autopsy, autopsy
 from graphc.inspect.bench import BenchReport
 from graphc.inspect.bench import bench as time_calls
 from graphc.inspect.check import CheckReport, check_graph, drawn
@@ -36,6 +37,7 @@ from graphc.inspect.explain import Explanation, Ledger, ledger_of
 from graphc.inspect.profile import Profile, copied
 from graphc.inspect.profile import profile as profile_calls
 from graphc.kernels.cost import Cost, cost
+from graphc.kernels.form import FiniteCheck
 from graphc.kernels.layout import Layout, Results
 from graphc.kernels.lower import prepared
 from graphc.kernels.told import told
@@ -50,6 +52,8 @@ from graphc.pipeline import (
     as_inputs,
     declare_function,
     declare_step,
+    every_value,
+    means_infinity,
     stages,
     uncollected,
     with_declarations,
@@ -57,7 +61,7 @@ from graphc.pipeline import (
 )
 from graphc.runtime import cache as disk
 from graphc.runtime.jit import compiler_version
-from graphc.runtime.program import Compiled, compile_program
+from graphc.runtime.program import Compiled, Examine, compile_program
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
@@ -145,7 +149,7 @@ def compiled_function(target: object, options: Options) -> Function:
     """A plain function of a tensor, or of a list or dict of them."""
     declared = declare_function(target)
     compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug)
+    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug, examine=examiner(declared, options))
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 
@@ -162,7 +166,8 @@ def compiled_step(
     declared = declare_step(loss, optimizer, outputs, updates, train)
     compiled, hit = compiled_program(declared, options)
     store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
-    loaded = Loaded(compiled, host(), store, name="step", debug=options.debug, threads=options.threads)
+    examine = examiner(declared, options)
+    loaded = Loaded(compiled, host(), store, debug=options.debug, threads=options.threads, examine=examine)
     tools = Tools(
         function=lambda wanted: shared_function(wanted, store, options),
         forward=lambda: shared_function({LOSS: loss}, store, options),
@@ -216,7 +221,10 @@ def shared_function(wanted: object, store: Store, options: Options) -> Function:
     except GraphcError as error:
         raise located(error) from None
     compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), store, name="function", debug=options.debug, threads=options.threads)
+    loaded = Loaded(
+        compiled, host(), store, name="function", debug=options.debug, threads=options.threads,
+        examine=examiner(declared, options),
+    )  # fmt: skip
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 
@@ -232,6 +240,40 @@ def look_into(declared: Declared, options: Options) -> Look:
         profile=lambda loaded, given, seconds: profiled(loaded, declared, options, given, seconds),
         origin=declared,
     )
+
+
+def examiner(declared: Declared, options: Options) -> Examine | None:
+    """What finds, after a check of ``debug=True`` failed, the first value that is no finite number."""
+    if not options.debug:
+        return None
+
+    def examine(number: int, values: Mapping[str, Array]) -> Autopsy | None:
+        """The report on the check of that number. values: of inputs, scalars, weights and states at the call."""
+        made = stages(declared, options)
+        layout, text, graph = every_value(made)
+        store = make_store((layout,), {n: v for n, v in values.items() if n in {b.name for b in layout.buffers}})
+        loaded = Loaded(compile_program(text, layout, host()), host(), store, name="debug")
+        given = {name: values[name] for name in [*(slot.name for slot in loaded.slots), *loaded.hyper]}
+        numbered = loaded.run(given, lambda context: {key: view.copy() for key, view in context.outputs})
+        found = {node: numbered[str(node.number)] for node in graph.live() if str(node.number) in numbered}
+        found |= {node: values[str(node.attr)] for node in graph.live() if node.kind in NAMED}
+        failed = next(k for k in made.program.kernels if isinstance(k, FiniteCheck) and k.number == number)
+        passages: list[Passage] = []
+        prepared(graph, passages)
+        ends = [node for node in graph.live() if _number(node, passages) in failed.nodes]
+        sites = {name: leaf.site for name, leaf in declared.leaves.items()}
+        return autopsy(graph, found, ends, sites, means_infinity(declared))
+
+    return examine
+
+
+def _number(node: Node, passages: Sequence[Passage]) -> int:
+    """The number of what became of a node after some passages; -1 where nothing did."""
+    for passage in passages:
+        if node not in passage.new:
+            return -1
+        node = passage.new[node]
+    return node.number
 
 
 def explain(loss: Tensor, values: Mapping[str, ArrayLike] | None = None) -> Explanation:

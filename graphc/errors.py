@@ -43,7 +43,13 @@ class NotDifferentiable(GraphcError, ValueError):
 
 
 class NonFiniteError(GraphcError, ArithmeticError):
-    """A NaN or an infinity found by ``debug=True``."""
+    """A NaN or an infinity found by ``debug=True``.
+
+    autopsy: what was found out about it (``graphc/inspect/autopsy.py``), which the message says too; None where
+    nothing was.
+    """
+
+    autopsy: object = None
 
 
 class FileFormatError(GraphcError, ValueError):

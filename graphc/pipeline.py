@@ -29,14 +29,14 @@ from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, UsageError
 from graphc.graph.dtypes import int64
 from graphc.graph.formula import Formula, Read
-from graphc.graph.graph import NAMED, Graph, Node, Origin, Passage, copy_node, reachable, rebuild
+from graphc.graph.graph import LEAVES, NAMED, Graph, Node, Origin, Passage, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
 from graphc.graph.sizes import parse_size
 from graphc.graph.verify import verify
 from graphc.kernels import form
 from graphc.kernels.cost import cost
-from graphc.kernels.debug import with_finite_checks
+from graphc.kernels.debug import states_infinity, with_finite_checks
 from graphc.kernels.form import FiniteCheck, IndexCheck, Program
 from graphc.kernels.layout import Buffer, Check, Layout, Results
 from graphc.kernels.lower import index_users, lower, prepared
@@ -279,7 +279,7 @@ def stages(declared: Declared, options: Options, traced: bool = False) -> Stages
     verify(rewritten.graph)
     program = _with_declared(lower(rewritten.graph, index_users(step), passages), declared)
     if options.debug:
-        program = with_finite_checks(program, prepared(rewritten.graph))
+        program = with_finite_checks(program, prepared(rewritten.graph), means_infinity(declared))
     program = place(program)
     layout = layout_of(program, declared)
     lines = source_lines(program) if traced else None
@@ -288,6 +288,23 @@ def stages(declared: Declared, options: Options, traced: bool = False) -> Stages
     return Stages(
         declared, step, derived.backward, derived.source, derived.stable, rewritten, program, layout, llvm, known
     )
+
+
+def means_infinity(declared: Declared) -> bool:
+    """Whether the user's graph states an infinite constant: infinities are then no fault, but NaN is."""
+    return any(states_infinity(node) for node in declared.graph.live())
+
+
+def every_value(made: Stages) -> tuple[Layout, str, Graph]:
+    """The program that runs a rewritten step, but for its updates, and gives back every value in it that is no leaf:
+    layout, LLVM, and the graph, whose outputs are named by the nodes' numbers in the rewritten graph."""
+    graph, new = rebuild(made.rewritten.graph, copy_node)
+    graph.updates = {}
+    graph.outputs = {f"value {old.number}": node for old, node in new.items() if node.kind not in LEAVES}
+    results = Results("dict", "", tuple((name.split(" ")[1], name) for name in graph.outputs))
+    declared = Declared(graph, results, made.declared.leaves)
+    program = place(_with_declared(lower(graph, index_users(made.step)), declared))
+    return layout_of(program, declared), emit(program, host()), made.rewritten.graph
 
 
 def _with_declared(program: Program, declared: Declared) -> Program:

@@ -89,6 +89,9 @@ def _terms(graph: Graph, node: Node, ct: Node, carries: set[int], lead: Shape) -
         return []
     if node.kind in SPECIAL:
         found = SPECIAL[node.kind].cotangent(graph, node, ct)
+        for k, product in enumerate(found):
+            if product is not None and k in operands:
+                graph.note(product, _origins(graph, node, node.inputs[k]))
         return [
             Term(node, k, ct, (), product) for k, product in enumerate(found) if product is not None and k in operands
         ]
@@ -132,8 +135,19 @@ def _transpose(graph: Graph, node: Node, formula: Formula, number: int, ct: Node
     )
     if like.is_plain() and len(like.write) == len(like.extents):
         like = replace(like, combine="none")
-    note = Origin(note=f"d_{graph.name(operand)}" if graph.name(operand) else "")
-    return domain.node_of(domain.builder.cast(value, operand.dtype), like, (note,) if note.note else ())
+    return domain.node_of(domain.builder.cast(value, operand.dtype), like, _origins(graph, node, operand))
+
+
+def _origins(graph: Graph, node: Node, operand: Node) -> tuple[Origin, ...]:
+    """Where a term in the cotangent of an operand comes from: the consumer's operation and line."""
+    name = graph.name(operand)
+    own = (Origin(note=f"d_{name}"),) if name else ()
+    written = next((o for o in graph.origins.get(node, ()) if o.site), None)
+    if written is None:
+        return own
+    operation = next((o.op for o in graph.origins.get(operand, ()) if o.op), operand.kind)
+    note = f"d_{name or operation} through {written.op or written.note or node.kind}"
+    return (*own, Origin(note=note, site=written.site))
 
 
 def local_derivatives(graph: Graph, term: Term) -> list[tuple[Formula, tuple[Node, ...]]]:

@@ -225,7 +225,7 @@ class IndexCheck:
 
 @dataclass(frozen=True, slots=True)
 class FiniteCheck:
-    """Fails where a float buffer holds a NaN or an infinity (``debug=True``)."""
+    """Fails where a float buffer holds a NaN or, unless ``nan_only``, an infinity (``debug=True``)."""
 
     name: str
     buffer: int
@@ -233,6 +233,7 @@ class FiniteCheck:
     message: str
     source: str
     nodes: tuple[int, ...] = ()
+    nan_only: bool = False
 
     def reads(self) -> tuple[int, ...]:
         """The buffer that it reads."""

@@ -19,9 +19,9 @@ from graphc.llvm.rows import RowsWriter
 from graphc.llvm.running import RunningWriter
 from graphc.llvm.scalars import MEMORY, emit_cast
 from graphc.llvm.sizes import Sizes
-from graphc.llvm.target import Target
+from graphc.llvm.target import LANES, Target
 from graphc.llvm.team import WAIT, add_entry
-from graphc.llvm.text import Module, Value, Writer, const
+from graphc.llvm.text import Module, Value, Writer, const, vector
 from graphc.llvm.tile import TileWriter, fitted
 
 Lines = Sequence[Places]  # of each kernel
@@ -178,14 +178,27 @@ def _index_check(w: Writer, check: IndexCheck, buffer: Buffer, pointer: Value, s
 
 
 def _finite_check(w: Writer, check: FiniteCheck, buffer: Buffer, pointer: Value, sizes: Sizes) -> None:
+    """Whole vectors first, all without a branch; from the beginning again, one by one, where one of them is bad."""
     kind = MEMORY[buffer.dtype.name]
-    loop = w.loop(const(I64, 0), sizes.value(buffer.size), const(I64, 1))
+    n_lanes = LANES[kind]
+    size = sizes.value(buffer.size)
+    whole = w.and_(size, const(I64, -n_lanes))
+    loop = w.loop(const(I64, 0), whole, const(I64, n_lanes), [const(vector("i1", n_lanes), True)])
+    values = w.load(vector(kind, n_lanes), w.gep(pointer, loop.index, kind), buffer.dtype.itemsize)
+    (good,) = w.end_loop(loop, [w.and_(loop.carried[0], _is_good(w, check, values))])
+    loop = w.loop(w.select(w.all(good), whole, const(I64, 0)), size, const(I64, 1))
     value = w.load(kind, w.gep(pointer, loop.index, kind))
-    finite = w.fcmp("olt", w.fabs(value), const(kind, float("inf")))
     bits = w.cast("bitcast", w.cast("fpext", value, "double"), I64)
-    _fail_if(w, w.not_(finite), check.number, loop.index, bits)
+    _fail_if(w, w.not_(_is_good(w, check, value)), check.number, loop.index, bits)
     w.end_loop(loop)
     w.ret(const("i32", 0))
+
+
+def _is_good(w: Writer, check: FiniteCheck, value: Value) -> Value:
+    """An i1, a lane each: whether a value passes the check."""
+    if check.nan_only:
+        return w.fcmp("ord", value, value)
+    return w.fcmp("olt", w.fabs(value), const(value.type, float("inf")))
 
 
 def _fail_if(w: Writer, failed: Value, number: int, position: Value, value: Value) -> None:

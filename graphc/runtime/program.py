@@ -45,6 +45,8 @@ from graphc.structs import dataclass
 
 T = TypeVar("T")
 Entry = Callable[[int], int]
+# The report on a failed check for finite numbers: its number, and inputs, scalars, weights and states by name.
+Examine = Callable[[int, Mapping[str, Array]], object]
 
 _RELEASE_ABOVE_NS = 5_000  # giving the interpreter lock away and taking it back costs some 40 ns
 _TEAM_ABOVE_NS = 15_000  # predicted; below, waiting for each other takes more than it saves
@@ -100,8 +102,8 @@ class Program:
 
     __slots__ = (
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
-        "_aimed", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls", "_solver",
-        "_threads", "debug", "guard", "layout", "name", "slots", "store",
+        "_aimed", "_examine", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls",
+        "_solver", "_threads", "debug", "guard", "layout", "name", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +117,7 @@ class Program:
         threads: int = 1,
         allocate: Allocator = zeroed,
         symbols: Sequence[str] = (),
+        examine: Examine | None = None,
     ) -> None:
         layout = compiled.layout
         self.name = name
@@ -137,6 +140,7 @@ class Program:
         self._by_shapes: dict[tuple[tuple[int, ...], ...], Context] = {}
         self._busy = False
         self.debug = debug
+        self._examine = examine
         self._threads = threads  # the team is made when a call first is long enough for one
         self._owned = store.addresses() if store is not None else range(0)
         self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
@@ -313,7 +317,29 @@ class Program:
         for name, shown in (("value", value), ("position", context.words[WORD_POSITION]), ("bound", bound)):
             text = text.replace("{" + name + "}", str(shown))
         text += where + (f"\n  {check.source}" if check.source else "")
-        return IndexRangeError(text) if check.kind == "index" else NonFiniteError(text)
+        if check.kind == "index":
+            return IndexRangeError(text)
+        found = self._examine(status - 1, self._values(context)) if self._examine is not None else None
+        if found is not None:
+            first, _, rest = str(found).partition("\n")
+            text = f"{first}{where}\n{rest}"
+        if self.store is not None and self.debug:
+            text += "\n  weights and states are as before it"
+        error = NonFiniteError(text)
+        error.autopsy = found
+        return error
+
+    def _values(self, context: Context) -> dict[str, Array]:
+        """Copies of all that a call read: its inputs, run-time scalars, weights and states."""
+        found = {name: np.array(scalar) for name, scalar in self._hypers.items()}
+        if self.store is not None:
+            found |= {name: np.array(self.store[name]) for name in self.store.names()}
+        for slot in self.slots:
+            shape = tuple(evaluate(size, context.dims) for size in slot.shape)
+            view = np.empty(shape, slot.numpy)
+            ctypes.memmove(view.ctypes.data, context.words[slot.word], view.nbytes)
+            found[slot.name] = view
+        return found
 
     # Hyper-parameters
 
