@@ -58,3 +58,10 @@ def test_kernels_are_timed_one_by_one() -> None:
     ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     assert "W0" in ran.stdout
     assert "without counters a call takes" in ran.stdout
+
+
+def test_threads_give_the_same_bits() -> None:
+    command = [sys.executable, str(RUN.with_name("threads.py")), "logreg", "mlp_digits"]
+    command += ["--repeats", "40", "--rounds", "1"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.count("| all of 40 |") == 2 and "CPU use of the idle team" in ran.stdout
