@@ -142,8 +142,8 @@ class Schedule:
     ``vectors`` registers of the vector variable; (1, 1) otherwise.
     panel: elements of scratch memory into which a product copies the right operand's columns of one block of tiles, so
     that they lie together; 0 where they are read in place.
-    dots: a product with few rows, whose sums run along the summed variable in vectors: each of a register's worth of
-    columns has an accumulator of its own, and a fixed tree joins them to one vector. ``panel`` holds the rows' numbers.
+    dots: the most rows of a product whose sums run along the summed variable in vectors: each of a register's worth of
+    columns has an accumulator of its own, and a fixed tree joins them to one vector. 0 where all runs in tiles.
     running: the last output variable where a guard alone ties it to the one reduced variable: each of its points adds
     to the accumulators what the guard admits anew; else -1.
     rows: the last output variable where the vector variable is reduced and the partial results of 16 or 8 of its points
@@ -155,7 +155,7 @@ class Schedule:
     tile: tuple[int, int] = (1, 1)
     tile_row: int = -1
     panel: SizeLike = 0
-    dots: bool = False
+    dots: int = 0
     running: int = -1
     rows: int = -1
 

@@ -12,6 +12,7 @@ FAR_BYTES = 1024  # lines of a right operand nearer than this lie well as they a
 FEW_TILES = 3  # of rows, which do not pay for a copy of the right operand
 TURNING = 4  # register operations that turn one vector of a right operand
 JOINING = 45  # register operations that join a register's worth of accumulators to one vector
+MOST_DOTS = 8  # rows that run as dot products, each of which reads the right operand anew
 SHORT_BODY = 4  # instructions
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
@@ -155,7 +156,7 @@ def _tile(nest: Nest) -> Schedule | None:
         turned = right.flat.stride(column) != 1
         if turned and (len(nest.reduced) != 1 or right.flat.stride(nest.n_out) != 1):
             continue
-        found.append((_tile_cost(nest, column, row, turned), _tiled(nest, right, column, row, turned)))
+        found.append((_tile_cost(nest, column, row, turned), _tiled(nest, left, right, column, row, turned)))
     return min(found, key=lambda f: (f[0], -f[1].vector))[1] if found else None
 
 
@@ -164,20 +165,18 @@ def _tile_cost(nest: Nest, column: int, row: int, turned: bool) -> float:
     lanes = LANES[nest.reductions[0].dtype.name]
     depth = nominal(product(tuple(nest.extents[v] for v in nest.reduced)))
     vectors, rows = -(-nominal(nest.extents[column]) // lanes), nominal(nest.extents[row])
+    if not isinstance(nest.extents[column], int):
+        vectors += 1  # it may be small, and then most lanes would be empty
     outside = [a for a in nest.loads[2:] if a.moves_with(column)] + [s.access for s in nest.stores]
     after = sum(1 if a.flat.stride(column) in (0, 1) else 2 * lanes for a in outside)
     return depth * vectors * (rows + (TURNING if turned else 0)) + vectors * rows * after
 
 
-def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Schedule:
+def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turned: bool) -> Schedule:
     n, m = nest.extents[column], nest.extents[row]
     lanes = LANES[nest.reductions[0].dtype.name]
     vectors = -(-n // lanes) if isinstance(n, int) else 3
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
-    if turned and isinstance(m, int) and m * JOINING < TURNING * nominal(nest.extents[nest.n_out]):
-        depth = nest.extents[nest.n_out]
-        width = -(-depth // lanes) * lanes if isinstance(depth, int) else depth + lanes - 1
-        return Schedule(others + (column, row), column, (1, 1), row, width * m, dots=True)
     across = vectors if vectors <= 3 else 2 if vectors % 3 and vectors % 2 == 0 and vectors <= 32 else 3
     down = _rows(m, 8 if across > 1 else 12)
     width = across * lanes
@@ -187,7 +186,17 @@ def _tiled(nest: Nest, right: Access, column: int, row: int, turned: bool) -> Sc
         panel = (max(depth, lanes) if isinstance(depth, int) else depth + lanes - 1) * width
     elif _is_far(nest, right, down, m):
         panel = nest.extents[nest.n_out] * width
-    return Schedule(others + (column, row), column, (down, across), row, panel)
+    dots = _most_dots(nest, left) if turned else 0
+    if isinstance(m, int) and m <= dots:
+        panel = 0
+    return Schedule(others + (column, row), column, (down, across), row, panel, dots if panel == 0 or not isinstance(m, int) else 0)
+
+
+def _most_dots(nest: Nest, left: Access) -> int:
+    """The most rows whose dot products cost less than turning the right operand, if both lie along the sum."""
+    if left.flat.stride(nest.n_out) != 1:
+        return 0
+    return min(MOST_DOTS, TURNING * nominal(nest.extents[nest.n_out]) // JOINING)
 
 
 def _is_far(nest: Nest, right: Access, down: int, rows: SizeLike) -> bool:

@@ -14,12 +14,12 @@ def divided_level(kernel: Kernel) -> int:
     """The place in the schedule's order of the output variable that is divided; -1 where one member does it all.
 
     That is the outermost variable that has more than one point. Elements that are added to are not divided (two points
-    may meet in one), nor a pass whose points follow from each other, nor the rows of dot products.
+    may meet in one), nor a pass whose points follow from each other.
     """
     if not isinstance(kernel, Nest) or any(store.add for store in kernel.stores):
         return -1
     schedule = kernel.schedule
-    order = schedule.order[:-1] if schedule.running >= 0 or schedule.dots else schedule.order
+    order = schedule.order[:-1] if schedule.running >= 0 else schedule.order
     return next((k for k, v in enumerate(order) if kernel.extents[v] != 1), -1)
 
 

@@ -1,9 +1,9 @@
-"""A matrix product with few rows as LLVM: dot products of what lies side by side, sixteen at once.
+"""A matrix product with few rows as LLVM: dot products of what lies side by side along the summed variable.
 
 Where the columns' operand lies along the summed variable, a tile would first turn it in registers, which few rows do
-not pay for. Here each column has an accumulator register that runs along the summed variable; a tree of additions of
-neighbours joins the accumulators of as many columns as a register has lanes into that one register. The tree is the
-same for every column, so a column's bits depend neither on its place nor on how many there are.
+not pay for. Here each column of each row has an accumulator register that runs along the summed variable, and a tree
+of additions joins as many of them as a register has lanes into one. The tree is the same for every column, so a
+column's bits depend neither on its place nor on how many columns and rows there are.
 """
 
 from __future__ import annotations
@@ -14,23 +14,38 @@ from functools import partial
 from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
-from graphc.llvm.text import Value, Writer, const, size_bytes, vector
+from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.llvm.tile import TileWriter
 
+ACCUMULATORS = 16  # registers that run along the summed variable together
+GROUP = 4  # columns at once where not all of a register's worth may be there
 
-def neighbours_joined(w: Writer, rows: Sequence[Value], join: Callable[[Value, Value], Value]) -> Value:
-    """One vector of what ``join`` makes of each of as many vectors as each has lanes."""
+
+def side_by_side(w: Writer, rows: Sequence[Value], join: Callable[[Value, Value], Value]) -> Value:
+    """One vector of what ``join`` makes of the lanes of each of as many vectors as each has lanes.
+
+    First inside the 16-byte parts, whose shuffles are cheap, then the parts themselves, of which there are four.
+    """
     n = len(rows)
-    even, odd = range(0, 2 * n, 2), range(1, 2 * n, 2)
-    current = list(rows)
+    part = 16 // size_bytes(element(rows[0].type))
+    current, run = list(rows), 1
     while len(current) > 1:
+        if run < part:  # results that lie side by side in each part
+            half = part // 2
+            places = [b + i + side * n for b in range(0, n, part) for i in range(0, half, run) for side in (0, 1)]
+            low = [place + j for place in places for j in range(run)]
+            run *= 2
+        else:
+            half = part
+            low = [b + i + side * n for side in (0, 1) for b in (0, 2 * part) for i in range(part)]
+        high = [place + half for place in low]
         pairs = zip(current[::2], current[1::2], strict=True)
-        current = [join(w.shuffle(a, b, even), w.shuffle(a, b, odd)) for a, b in pairs]
+        current = [join(w.shuffle(a, b, low), w.shuffle(a, b, high)) for a, b in pairs]
     return current[0]
 
 
 class DotsWriter(TileWriter):
-    """Writes a product whose schedule says ``dots``."""
+    """Writes a product whose schedule allows ``dots``: up to so many rows in this way, more in tiles."""
 
     def output_level(self, k: int, env: Env) -> None:
         """The loops of other output variables, then registers of columns, then rows."""
@@ -38,67 +53,74 @@ class DotsWriter(TileWriter):
         if k < len(order) - 2:
             super().output_level(k, env)
             return
+        w, rows = self.w, self.sizes.value(self.nest.extents[order[-1]])
+        alone = k + 1 == self.divided  # a single column
+        if not rows.text.startswith("%"):
+            self.by_first(lambda: self.columns(k, env, rows)) if alone else self.columns(k, env, rows)
+            return
+        few = w.if_(w.icmp("sle", rows, const(I64, self.nest.schedule.dots)))
+        self.by_first(lambda: self.columns(k, env, rows)) if alone else self.columns(k, env, rows)
+        w.else_(few)
+        super().output_level(k, env)
+        w.end_if(few)
+
+    def columns(self, k: int, env: Env, rows: Value) -> None:
+        """A register's worth of columns at a time, of all rows."""
         w = self.w
-        column, row = order[-2:]
+        column, row = self.nest.schedule.order[-2:]
+        most = self.nest.schedule.dots
         kind = vector(self.element_type(), self.lanes)
-        numbers = self.numbers(env)
-        found = w.alloca(kind)
-        rows, width = self.sizes.value(self.nest.extents[row]), self.width()
+        found = w.alloca(kind, most)
+        right, left = self.operands()
+        extent = self.nest.extents[column]
 
         def turn(start: Value, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
             inner.index |= {column: start, row: const(I64, 0)}
             inner = self.cell_column(inner, const(I64, 0), True)
-            right, _ = self.operands()
             source = w.gep(self.pointers[right.buffer], self.offset(right.flat, inner), self.element_type())
+            line = w.gep(self.pointers[left.buffer], self.offset(left.flat, inner), self.element_type())
+            last = const(I64, 0) if mask is None else w.sub(self.sizes.value(extent - 1), start)
+
+            def dots(first: Value, count: int) -> None:
+                at = w.gep(line, self.scaled(first, left.flat.stride(row)), self.element_type())
+                name = self.dots(count, mask is not None)
+                w.call(name, "void", [CONTEXT, source, at, w.gep(found, first, kind), last])
+
+            self.groups(rows, dots)
             down = w.loop(const(I64, 0), rows, const(I64, 1))
-            line = w.gep(numbers, w.mul(down.index, width), self.element_type())
-            if mask is None:
-                w.call(self.dots(self.lanes), "void", [CONTEXT, source, line, found])
-            else:
-                last = self.sizes.value(self.nest.extents[column] - 1)
-                one = w.loop(const(I64, 0), w.add(w.sub(last, start), const(I64, 1)), const(I64, 1))
-                step = w.mul(one.index, self.sizes.value(right.flat.stride(column)))
-                at = w.gep(found, one.index, self.element_type())
-                w.call(self.dots(1), "void", [CONTEXT, w.gep(source, step, self.element_type()), line, at])
-                w.end_loop(one)
-            self.cell(inner, down.index, w.load(kind, found, 64))
+            self.cell(inner, down.index, w.load(kind, w.gep(found, down.index, kind), 64))
             w.end_loop(down)
 
-        self.blocks(self.sizes.value(self.nest.extents[column]), turn, k == self.divided)
+        self.blocks(self.sizes.value(extent), turn, k == self.divided)
 
-    def width(self) -> Value:
-        """The elements of one row of the panel: whole registers."""
-        w, n = self.w, self.lanes
-        depth = self.sizes.value(self.nest.extents[self.nest.n_out])
-        return w.and_(w.add(depth, const(I64, n - 1)), const(I64, -n))
+    def groups(self, rows: Value, turn: Callable[[Value, int], None]) -> None:
+        """Rows four by four, then two and one."""
+        w = self.w
+        if not rows.text.startswith("%"):
+            first, number = 0, int(rows.text)
+            while first < number:
+                count = next(c for c in (4, 2, 1) if c <= number - first)
+                turn(const(I64, first), count)
+                first += count
+            return
+        start = w.and_(rows, const(I64, -4))
+        loop = w.loop(const(I64, 0), start, const(I64, 4))
+        turn(loop.index, 4)
+        w.end_loop(loop)
+        for count in (2, 1):
+            here = w.and_(rows, const(I64, count))
+            branch = w.if_(w.icmp("ne", here, const(I64, 0)))
+            turn(start, count)
+            w.end_if(branch)
+            start = w.add(start, here)
 
-    def numbers(self, env: Env) -> Value:
-        """The address of the panel, filled with the rows' numbers along the summed variable and zeros behind them."""
-        w, scalar = self.w, self.element_type()
-        row, summed = self.nest.schedule.tile_row, self.nest.n_out
-        _, left = self.operands()
-        panel, width = self.pointers[self.nest.scratch], self.width()
-        depth = self.sizes.value(self.nest.extents[summed])
-        down = w.loop(const(I64, 0), self.sizes.value(self.nest.extents[row]), const(I64, 1))
-        line = w.gep(panel, w.mul(down.index, width), scalar)
-        inner = env.inner()
-        inner.index[row] = down.index
-        along = w.loop(const(I64, 0), depth, const(I64, 1))
-        inner.index[summed] = along.index
-        number = w.load(scalar, w.gep(self.pointers[left.buffer], self.offset(left.flat, inner), scalar))
-        w.store(number, w.gep(line, along.index, scalar))
-        w.end_loop(along)
-        behind = w.loop(depth, width, const(I64, 1))
-        w.store(const(scalar, 0), w.gep(line, behind.index, scalar))
-        w.end_loop(behind)
-        w.end_loop(down)
-        return panel
+    def dots(self, rows: int, clamped: bool) -> str:
+        """The name of a function that writes the dot products of a register's worth of columns with one, two or four rows.
 
-    def dots(self, count: int) -> str:
-        """The name of a function that writes the dot products of ``count`` columns, as many as a register has or one,
-        with one row's numbers."""
-        name = f"{self.nest.name}_dots{count}"
+        clamped: columns beyond the ``last`` are read as that one, and no store will use them.
+        """
+        name = f"{self.nest.name}_dots{rows}{'_clamped' if clamped else ''}"
         module = self.w.module
         if name in module.functions:
             return name
@@ -109,35 +131,63 @@ class DotsWriter(TileWriter):
         for size in sizes.prepared():
             self.sizes.prepare(size)
         source, line, out = Value("%source", "ptr"), Value("%line", "ptr"), Value("%out", "ptr")
+        last = Value("%last", I64)
         n, scalar = self.lanes, self.element_type()
+        right, left = self.operands()
+        lines = [w.gep(line, self.multiple(left.flat.stride(self.nest.schedule.tile_row), r), scalar) for r in range(rows)]
+        count = min(n, GROUP if clamped else ACCUMULATORS // rows)
+        join = partial(self.join, self.nest.reductions[0].combine)
+        for first in range(0, n, count):
+            there = w.if_(w.icmp("sle", const(I64, first), last)) if clamped and first else None
+            starts = []
+            for c in range(first, first + count):
+                place = self.multiple(right.flat.stride(self.vector), c)
+                if clamped:
+                    c_or_last = w.intrinsic("llvm.smin", I64, [const(I64, c), last])
+                    place = self.scaled(c_or_last, right.flat.stride(self.vector))
+                starts.append(w.gep(source, place, scalar))
+            sums = self.along(lines, starts)
+            sums += [const(sums[0].type, 0)] * (-len(sums) % n)
+            for k in range(0, len(sums), n):
+                joined = side_by_side(w, sums[k : k + n], join)
+                for r in range(k // count, min((k + n) // count, rows)):
+                    lanes = range(r * count - k, (r + 1) * count - k)
+                    part = joined if count == n else w.shuffle(joined, None, lanes)
+                    w.store(part, w.gep(out, const(I64, r * n + first), scalar), size_bytes(scalar) * count)
+            if there is not None:
+                w.end_if(there)
+        w.ret()
+        module.define(name, "void", [CONTEXT, source, line, out, last], w, "internal", "noinline")
+        self.w, self.sizes = caller, sizes
+        return name
+
+    def along(self, lines: Sequence[Value], starts: Sequence[Value]) -> list[Value]:
+        """A register of partial sums for each of the rows at ``lines`` with each of the columns at ``starts``."""
+        w, n, scalar = self.w, self.lanes, self.element_type()
         kind = vector(scalar, n)
-        right, _ = self.operands()
-        steps = [self.multiple(right.flat.stride(self.vector), i) for i in range(count)]
-        starts = [w.gep(source, step, scalar) for step in steps]
+
+        def part(start: Value, at: Value, mask: Value | None) -> Value:
+            address = w.gep(start, at, scalar)
+            return w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, const(kind, 0))
 
         def turn(at: Value, mask: Value | None, sums: Sequence[Value]) -> list[Value]:
-            numbers = w.load(kind, w.gep(line, at, scalar))
-            result = []
-            for start, old in zip(starts, sums, strict=True):
-                address = w.gep(start, at, scalar)
-                zero = const(kind, 0)
-                part = w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, zero)
-                result.append(w.muladd(part, numbers, old) if is_float(old) else w.add(old, w.mul(part, numbers)))
+            numbers = [part(line, at, mask) for line in lines]
+            result = list(sums)
+            for c, start in enumerate(starts):
+                column = part(start, at, mask)
+                for r, number in enumerate(numbers):
+                    k = r * len(starts) + c
+                    old = sums[k]
+                    result[k] = w.muladd(column, number, old) if is_float(old) else w.add(old, w.mul(column, number))
             return result
 
         extent = self.nest.extents[self.nest.n_out]
         depth = self.sizes.value(extent)
         whole = w.and_(depth, const(I64, -n)) if depth.text.startswith("%") else const(I64, int(depth.text) // n * n)
-        sums = [const(kind, 0)] * count
+        sums = [const(kind, 0)] * (len(lines) * len(starts))
         if whole.text != "0":
             loop = w.loop(const(I64, 0), whole, const(I64, n), sums)
             sums = w.end_loop(loop, turn(loop.index, None, list(loop.carried)))
         if not isinstance(extent, int) or extent % n:
             sums = turn(whole, w.lane_mask(n, w.sub(depth, whole)), sums)
-        join = partial(self.join, self.nest.reductions[0].combine)
-        joined = neighbours_joined(w, sums if count == n else sums * n, join)
-        w.store(joined, out, size_bytes(scalar) * n) if count == n else w.store(w.extract(joined, 0), out)
-        w.ret()
-        module.define(name, "void", [CONTEXT, source, line, out], w, "internal", "noinline")
-        self.w, self.sizes = caller, sizes
-        return name
+        return sums
