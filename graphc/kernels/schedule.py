@@ -13,6 +13,8 @@ FEW_TILES = 3  # of rows, which do not pay for a copy of the right operand
 TURNING = 4  # register operations that turn one vector of a right operand
 JOINING = 45  # register operations that join a register's worth of accumulators to one vector
 MOST_DOTS = 8  # rows that run as dot products, each of which reads the right operand anew
+FEW_ROWS = 4  # that many or more fill the processor in tiles of few vectors
+WIDE = 8  # vectors of a tile for fewer rows, whose right operand then streams from its cache in long pieces
 SHORT_BODY = 4  # instructions
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
@@ -178,6 +180,8 @@ def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turne
     vectors = -(-n // lanes) if isinstance(n, int) else 3
     others = tuple(v for v in range(nest.n_out) if v not in (column, row))
     across = vectors if vectors <= 3 else 2 if vectors % 3 and vectors % 2 == 0 and vectors <= 32 else 3
+    if isinstance(m, int) and m < FEW_ROWS:
+        across = min(vectors, WIDE)
     down = _rows(m, 8 if across > 1 else 12)
     width = across * lanes
     panel: SizeLike = 0
@@ -187,9 +191,9 @@ def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turne
     elif _is_far(nest, right, down, m):
         panel = nest.extents[nest.n_out] * width
     dots = _most_dots(nest, left) if turned else 0
-    if isinstance(m, int) and m <= dots:
-        panel = 0
-    return Schedule(others + (column, row), column, (down, across), row, panel, dots if panel == 0 or not isinstance(m, int) else 0)
+    if isinstance(m, int):
+        dots, panel = (dots, 0) if m <= dots else (0, panel)
+    return Schedule(others + (column, row), column, (down, across), row, panel, dots)
 
 
 def _most_dots(nest: Nest, left: Access) -> int:

@@ -116,7 +116,7 @@ class DotsWriter(TileWriter):
             start = w.add(start, here)
 
     def dots(self, rows: int, clamped: bool) -> str:
-        """The name of a function that writes the dot products of a register's worth of columns with one, two or four rows.
+        """The name of a function that writes the dot products of a register's worth of columns with 1, 2 or 4 rows.
 
         clamped: columns beyond the ``last`` are read as that one, and no store will use them.
         """
@@ -134,7 +134,8 @@ class DotsWriter(TileWriter):
         last = Value("%last", I64)
         n, scalar = self.lanes, self.element_type()
         right, left = self.operands()
-        lines = [w.gep(line, self.multiple(left.flat.stride(self.nest.schedule.tile_row), r), scalar) for r in range(rows)]
+        step = left.flat.stride(self.nest.schedule.tile_row)
+        lines = [w.gep(line, self.multiple(step, r), scalar) for r in range(rows)]
         count = min(n, GROUP if clamped else ACCUMULATORS // rows)
         join = partial(self.join, self.nest.reductions[0].combine)
         for first in range(0, n, count):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
-from graphc.kernels.schedule import FEW_TILES
+from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE
 from graphc.llvm.access import CONTEXT, HEAD, I64, Env
 from graphc.llvm.nest import NestWriter
 from graphc.llvm.panel import line, pack
@@ -31,6 +31,16 @@ Turn = Callable[[Value, int, Value | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How a product runs with fewer rows than ``below``, or, where that is 0, with any. tile: rows and vectors; 0 rows
+    stand for all, fewer than ``FEW_ROWS``. packed: whether the right operand is copied into the panel."""
+
+    below: int
+    tile: tuple[int, int]
+    packed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sides:
     """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
     latter from a panel."""
@@ -46,14 +56,18 @@ def fitted(nest: Nest, target: Target) -> Nest:
     bits = LANES_BITS if target.vector_bits == 0 else target.vector_bits
     each = max(1, LANES_BITS // bits)  # registers of one vector
     room = target.n_vector_registers - 1  # one holds a number of the left operand
-    while vectors > 1 and (room - vectors * each) // (vectors * each) < 4:
+    while vectors > 1 and (room - vectors * each) // (vectors * each) < min(4, rows):
         vectors -= 1
     rows = max(1, min(rows, (room - vectors * each) // (vectors * each)))
     return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors)))
 
 
 class TileWriter(NestWriter):
-    """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads."""
+    """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads.
+
+    tile_rows, across: rows and vectors of the tiles that are being written."""
+
+    tile_rows, across = 0, 0
 
     def output_level(self, k: int, env: Env) -> None:
         """The loops of other output variables, then columns of tiles, then rows of tiles."""
@@ -61,15 +75,29 @@ class TileWriter(NestWriter):
         if k < len(schedule.order) - 2:
             super().output_level(k, env)
             return
-        column, row = schedule.order[-2:]
-        by_columns = k == self.divided and self.has_many_columns()
-        by_rows = k <= self.divided and not by_columns
+        extent = self.sizes.value(self.nest.extents[schedule.tile_row])
+        opened = []
+        for way in self.ways(extent):
+            if way.below:
+                opened.append(self.w.if_(self.w.icmp("slt", extent, const(I64, way.below))))
+            self.tiles(k, env, way)
+            if way.below:
+                self.w.else_(opened[-1])
+        for branch in reversed(opened):
+            self.w.end_if(branch)
 
-        def columns(start: Value, vectors: int, mask: Value | None, packed: bool) -> None:
+    def tiles(self, k: int, env: Env, way: Way) -> None:
+        """Columns of tiles, and in each rows of tiles."""
+        column, row = self.nest.schedule.order[-2:]
+        self.tile_rows, self.across = way.tile
+        many = self.has_columns(2 * self.lanes * self.across)
+        by_columns = k == self.divided and (many or self.tile_rows == 0)
+
+        def columns(start: Value, vectors: int, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
             before = self.at_load(self.operands()[0])
-            panel = pack(self, inner, self.operands()[0], vectors) if packed else None
+            panel = pack(self, inner, self.operands()[0], vectors) if way.packed else None
             self.w.location = before
 
             def rows(first: Value, count: int) -> None:
@@ -77,25 +105,27 @@ class TileWriter(NestWriter):
                 at.index[row] = first
                 self.tile(at, count, vectors, panel)
 
-            self.row_blocks(rows, by_rows)
+            self.row_blocks(rows, k <= self.divided and not by_columns)
 
-        def all_columns(packed: bool) -> None:
-            self.column_blocks(lambda start, vectors, mask: columns(start, vectors, mask, packed), by_columns)
+        self.column_blocks(columns, by_columns)
 
-        has_panel, extent = self.nest.scratch >= 0, self.sizes.value(self.nest.extents[row])
-        if not has_panel or not extent.text.startswith("%") or self.operands()[0].flat.stride(column) != 1:
-            all_columns(has_panel)
-            return
-        few = self.w.if_(self.w.icmp("slt", extent, const(I64, FEW_TILES * schedule.tile[0])))
-        all_columns(False)
-        self.w.else_(few)
-        all_columns(True)
-        self.w.end_if(few)
+    def ways(self, extent: Value) -> list[Way]:
+        """How the product runs with few rows, and with more; extent: the number of rows."""
+        tile, packed = self.nest.schedule.tile, self.nest.scratch >= 0
+        found = [Way(0, tile, packed)]
+        if not extent.text.startswith("%") or self.operands()[0].flat.stride(self.vector) != 1:
+            return found
+        if packed:
+            found.insert(0, Way(FEW_TILES * tile[0], tile, False))
+        wide = min(WIDE, tile[0] * tile[1] // 2)
+        if wide > tile[1] and self.has_columns((wide - 1) * self.lanes + 1):
+            found.insert(0, Way(FEW_ROWS, (0, wide), False))
+        return found
 
-    def has_many_columns(self) -> bool:
-        """Whether the columns make more than one tile."""
+    def has_columns(self, number: int) -> bool:
+        """Whether there are, or may be, so many columns."""
         extent = self.nest.extents[self.vector]
-        return not isinstance(extent, int) or extent >= 2 * self.lanes * self.nest.schedule.tile[1]
+        return not isinstance(extent, int) or extent >= number
 
     def inside(self, k: int, env: Env, index: Value, mask: Value | None) -> None:
         """One turn of an outer loop; what depends on row or column is left to the tile."""
@@ -116,7 +146,7 @@ class TileWriter(NestWriter):
             self.shared_columns(turn)
             return
         w, n = self.w, self.lanes
-        vectors = self.nest.schedule.tile[1]
+        vectors = self.across
         extent = self.sizes.value(self.nest.extents[self.vector])
         step = n * vectors
         if extent.text.startswith("%"):
@@ -142,7 +172,7 @@ class TileWriter(NestWriter):
     def shared_columns(self, turn: Turn) -> None:
         """Full tiles along the columns divided among the team; the rest is member 0's."""
         w, n = self.w, self.lanes
-        vectors = self.nest.schedule.tile[1]
+        vectors = self.across
         extent = self.sizes.value(self.nest.extents[self.vector])
         step = n * vectors
         if not extent.text.startswith("%"):
@@ -166,7 +196,7 @@ class TileWriter(NestWriter):
     def shared_rows(self, turn: Callable[[Value, int], None]) -> None:
         """Full tiles along the rows divided among the team; the rest is member 0's."""
         w = self.w
-        rows = self.nest.schedule.tile[0]
+        rows = self.tile_rows
         extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
         if not extent.text.startswith("%"):
             full, rest = int(extent.text) // rows * rows, int(extent.text) % rows
@@ -177,13 +207,11 @@ class TileWriter(NestWriter):
         over = w.urem(extent, const(I64, rows))
         self.shared_loop(w.new(I64, f"udiv i64 {extent.text}, {rows}"), rows, lambda start: turn(start, rows))
 
-        self.by_first(lambda: self.rest_of_rows(w.sub(extent, over), over, turn))
+        self.by_first(lambda: self.rest_of_rows(w.sub(extent, over), over, turn, rows))
 
-    def rest_of_rows(self, first: Value, count: Value, turn: Callable[[Value, int], None]) -> None:
-        """Fewer rows than a tile has, how many being known at run time: tiles of 8, 4, 2 and 1 rows, each once or not
-        at all."""
+    def rest_of_rows(self, first: Value, count: Value, turn: Callable[[Value, int], None], rows: int) -> None:
+        """Fewer than ``rows``, a number known at run time: tiles of 8, 4, 2 and 1 rows, each once or not at all."""
         w = self.w
-        rows = self.nest.schedule.tile[0]
         for size in (s for s in (8, 4, 2, 1) if s < rows):
             here = w.and_(count, const(I64, size))
             branch = w.if_(w.icmp("ne", here, const(I64, 0)))
@@ -196,16 +224,18 @@ class TileWriter(NestWriter):
         if divided:
             self.shared_rows(turn)
             return
-        w = self.w
-        rows = self.nest.schedule.tile[0]
+        w, rows = self.w, self.tile_rows
         extent = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
+        if rows == 0:
+            self.rest_of_rows(const(I64, 0), extent, turn, FEW_ROWS)
+            return
         if extent.text.startswith("%"):
             over = w.urem(extent, const(I64, rows))
             whole = w.sub(extent, over)
             loop = w.loop(const(I64, 0), whole, const(I64, rows))
             turn(loop.index, rows)
             w.end_loop(loop)
-            self.rest_of_rows(whole, over, turn)
+            self.rest_of_rows(whole, over, turn, rows)
             return
         size = int(extent.text)
         full = size // rows * rows
