@@ -138,25 +138,23 @@ class DotsWriter(TileWriter):
         lines = [w.gep(line, self.multiple(step, r), scalar) for r in range(rows)]
         count = min(n, GROUP if clamped else ACCUMULATORS // rows)
         join = partial(self.join, self.nest.reductions[0].combine)
-        for first in range(0, n, count):
-            there = w.if_(w.icmp("sle", const(I64, first), last)) if clamped and first else None
-            starts = []
-            for c in range(first, first + count):
-                place = self.multiple(right.flat.stride(self.vector), c)
-                if clamped:
-                    c_or_last = w.intrinsic("llvm.smin", I64, [const(I64, c), last])
-                    place = self.scaled(c_or_last, right.flat.stride(self.vector))
-                starts.append(w.gep(source, place, scalar))
-            sums = self.along(lines, starts)
-            sums += [const(sums[0].type, 0)] * (-len(sums) % n)
-            for k in range(0, len(sums), n):
-                joined = side_by_side(w, sums[k : k + n], join)
-                for r in range(k // count, min((k + n) // count, rows)):
-                    lanes = range(r * count - k, (r + 1) * count - k)
-                    part = joined if count == n else w.shuffle(joined, None, lanes)
-                    w.store(part, w.gep(out, const(I64, r * n + first), scalar), size_bytes(scalar) * count)
-            if there is not None:
-                w.end_if(there)
+        stop = w.add(last, const(I64, 1)) if clamped else const(I64, n)
+        loop = w.loop(const(I64, 0), stop, const(I64, count))
+        starts = []
+        for c in range(count):
+            column = w.add(loop.index, const(I64, c))
+            if clamped:
+                column = w.intrinsic("llvm.smin", I64, [column, last])
+            starts.append(w.gep(source, self.scaled(column, right.flat.stride(self.vector)), scalar))
+        sums = self.along(lines, starts)
+        sums += [const(sums[0].type, 0)] * (-len(sums) % n)
+        for k in range(0, len(sums), n):
+            joined = side_by_side(w, sums[k : k + n], join)
+            for r in range(k // count, min((k + n) // count, rows)):
+                part = w.shuffle(joined, None, range(r * count - k, (r + 1) * count - k)) if count < n else joined
+                place = w.gep(out, w.add(loop.index, const(I64, r * n)), scalar)
+                w.store(part, place, size_bytes(scalar) * count)
+        w.end_loop(loop)
         w.ret()
         module.define(name, "void", [CONTEXT, source, line, out, last], w, "internal", "noinline")
         self.w, self.sizes = caller, sizes

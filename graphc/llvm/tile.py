@@ -261,7 +261,7 @@ class TileWriter(NestWriter):
             start_right = panel
         sides = Sides(left, right, panel is not None)
         begin = [const(kind, 0)] * (rows * vectors)
-        if self.is_short():
+        if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
             sums = self.sum_level(0, env, sides, [start, start_right], begin, rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
