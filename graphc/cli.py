@@ -1,6 +1,7 @@
 """The command line: ``graphc demo``, ``graphc show``, ``graphc check``, ``graphc bench``.
 
 Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what was asked. Errors come without traceback.
+Colours are for terminals: none in a file or a pipe, or where ``NO_COLOR`` is set (no-color.org) or ``TERM`` is dumb.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from graphc import compiler, errors, look
+from graphc import __version__, compiler, errors, look
 from graphc.data import digits
 from graphc.dsl import functions, init, optim
 from graphc.dsl.composite import cross_entropy, mean
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except errors.GraphcError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{_coloured(type(error).__name__, _RED, sys.stderr)}: {error}", file=sys.stderr)
     except BrokenPipeError:  # the reader of a pipe, ``head`` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at exit
         return 0
@@ -96,6 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
+_BOLD, _RED, _GREEN = "1", "1;31", "32"
+
+
+def _coloured(text: str, colour: str, stream: TextIO) -> str:
+    """The text, in a colour where the stream is a terminal that has some."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graphc",
@@ -103,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train a network on handwritten digits, showing the maths first")
     demo.add_argument("--epochs", type=_positive, default=60, help="passes over the training images (60)")
@@ -179,11 +191,12 @@ def _demo(given: argparse.Namespace) -> int:
     step = compiler.compile(loss, optim.sgd(lr=0.05, momentum=0.9), seed=0)
     seconds = time.perf_counter() - started
 
-    print("1. Forward pass: the loss is the negative log-likelihood of the softmax, one value a row, averaged.\n")
+    first = "the loss is the negative log-likelihood of the softmax, one value a row, averaged"
+    print(f"{_heading('1. Forward pass')}: {first}.\n")
     print(_indented(step.show("forward")))
-    print("\n2. Back propagation: derived from the lines above by the chain rule.\n")
+    print(f"\n{_heading('2. Back propagation')}: derived from the lines above by the chain rule.\n")
     print(_indented(step.show("grad")))
-    print("\n3. Update: stochastic gradient descent with momentum.\n")
+    print(f"\n{_heading('3. Update')}: stochastic gradient descent with momentum.\n")
     print(_indented(step.show("update")))
     print(f"\nCompiled into one native function in {seconds:.2f} s.")
     print(f"Training on {n_train} images; {HELD_OUT}, drawn at random by a fixed seed, are held out.")
@@ -196,6 +209,10 @@ def _demo(given: argparse.Namespace) -> int:
     print(f"time {time.perf_counter() - started:.2f} s in all")
     print(f"held-out accuracy {right / HELD_OUT:.4f} ({right} of {HELD_OUT})")
     return 0
+
+
+def _heading(text: str) -> str:
+    return _coloured(text, _BOLD, sys.stdout)
 
 
 def _indented(text: str) -> str:
@@ -241,7 +258,10 @@ def _show(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace) -> int:
     report = compiler.check(_loaded(given.target), given.seed)
-    print(report)
+    for line in str(report).splitlines():
+        colour = _RED if line.startswith("FAIL") else _GREEN if line.startswith("ok") else ""
+        word = line[:4] if colour else ""
+        print((_coloured(word, colour, sys.stdout) if word else "") + line[len(word) :])
     return 0 if report.passed else 1
 
 

@@ -310,8 +310,9 @@ def draw(
 ) -> Drawing:
     """A drawing of a tensor's graph: of a scalar loss forward pass and gradients side by side, mirror images.
 
-    A network of dense layers is drawn as neurons and arcs too. path: an SVG file to write. values: arrays for the
-    inputs; edges then carry the range of the value, or of the gradient, that passes them, and arcs the weights.
+    A network of dense layers is drawn as neurons and arcs too. path: an SVG file to write, or a PNG file (needs
+    resvg-py). values: arrays for the inputs; edges then carry the range of the value, or of the gradient, that passes
+    them, and arcs the weights.
 
     Raises: UsageError for another kind of file; FileAccessError where it cannot be written; what ``explain`` raises.
 

@@ -180,3 +180,80 @@ def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     printed = capsys.readouterr().out.partition("stages, in the order")[2]
     assert [stage for stage in STAGES if not re.search(rf"^  (.*, )?{stage}\b", printed, re.MULTILINE)] == []
+
+
+COMMANDS = ("demo", "show", "check", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: graphc {command} ")
+    assert command == "demo" or "FILE[:NAME]" in printed
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    listed = re.findall(r"^    (\w+) {2,}\w", printed, re.MULTILINE)
+    assert set(listed) >= set(COMMANDS)
+    for command in listed:
+        assert command in COMMANDS or command == "report"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"graphc {gc.__version__}\n"
+
+
+MISTAKES: tuple[list[str], ...] = (["nothing"], [], ["show"], ["check", "x.py", "--seed", "one"], ["demo", "--slow"])
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_what_was_not_asked_right_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: graphc")
+
+
+def on_terminal(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a standard stream look like a terminal with colours."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: True, raising=False)
+
+
+def test_a_terminal_has_colours(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal("stdout", monkeypatch)
+    assert main(["check", script]) == 0
+    assert capsys.readouterr().out.startswith("\x1b[32mok  \x1b[0m  compiled")
+    monkeypatch.setattr(check, "STEP", 10.0)
+    assert main(["check", script]) == 1
+    assert "\x1b[1;31mFAIL\x1b[0m  derivative" in capsys.readouterr().out
+
+
+def test_an_error_is_red_on_a_terminal(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal("stderr", monkeypatch)
+    assert main(["check", f"{script}:model"]) == 2
+    assert capsys.readouterr().err.startswith("\x1b[1;31mUsageError\x1b[0m: ")
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_are_turned_off(
+    variable: str, value: str, script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal("stdout", monkeypatch)
+    monkeypatch.setenv(variable, value)
+    assert main(["check", script]) == 0
+    assert "\x1b" not in capsys.readouterr().out

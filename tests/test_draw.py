@@ -177,8 +177,8 @@ def test_a_step_is_drawn_with_its_update() -> None:
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     loss = network()
-    with pytest.raises(gc.UsageError, match=r"^draw: g.png given; needs a file whose name ends in .svg\n  .*test_draw"):
-        gc.draw(loss, "g.png")
+    with pytest.raises(gc.UsageError, match=r"^draw: g.gif given; needs a file whose name ends in .svg or .png\n  .*t"):
+        gc.draw(loss, "g.gif")
     with pytest.raises(gc.UsageError, match=r"^draw: int given; needs a tensor"):
         gc.draw(3)  # type: ignore[arg-type]
     with pytest.raises(gc.FileAccessError, match=r"^draw: .* cannot be written"):
@@ -209,8 +209,8 @@ def test_curves(tmp_path: Path) -> None:
     assert abs(float(labels[0].attrib["y"]) - float(labels[1].attrib["y"])) >= 12
     with pytest.raises(gc.UsageError, match=r"^curves: no curve with two finite numbers given"):
         gc.curves({"a": [1.0]})
-    with pytest.raises(gc.UsageError, match=r"^curves: c.png given"):
-        gc.curves({"a": [1.0, 2.0]}, "c.png")
+    with pytest.raises(gc.UsageError, match=r"^curves: c.gif given"):
+        gc.curves({"a": [1.0, 2.0]}, "c.gif")
 
 
 def test_the_guide_shows_what_its_code_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,3 +224,22 @@ def test_the_guide_shows_what_its_code_draws(tmp_path: Path, monkeypatch: pytest
         exec(compile(block, "learn.md", "exec"), module.__dict__)
     assert (tmp_path / "learn.svg").read_text(encoding="utf-8") == (docs / "learn.svg").read_text(encoding="utf-8")
     assert len(elements((docs / "rates.svg").read_text(encoding="utf-8"), "polyline")) == 4
+
+
+def test_a_png_is_a_picture_of_the_drawing(tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py")
+    x, w = gc.input("x", (gc.dim("N"), 3)), gc.param("w", (3, 2))
+    drawing = gc.draw(gc.mean(gc.tanh(x @ w)), tmp_path / "g.png")
+    content = (tmp_path / "g.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    wide, high = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))
+    box = ET.fromstring(drawing.svg).attrib["viewBox"].split()
+    assert (wide, high) == (round(2 * float(box[2])), round(2 * float(box[3])))
+
+
+def test_a_png_without_its_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    x = gc.input("x", (3,))
+    with pytest.raises(gc.UsageError, match=r"^draw: a PNG needs resvg-py: pip install resvg-py"):
+        gc.draw(gc.sum(x), tmp_path / "g.png")
+    assert not (tmp_path / "g.png").exists()

@@ -20,7 +20,7 @@ ORDER = (
 )
 
 # Heavy packages of others may be imported where they are used; all else is imported at the top of its file.
-HEAVY = ("sympy", "llvmlite", "matplotlib", "tqdm", "safetensors")
+HEAVY = ("sympy", "llvmlite", "matplotlib", "tqdm", "safetensors", "resvg_py")
 
 
 def module_name(path: Path, package: Path) -> str:

@@ -14,6 +14,7 @@ from graphc.graph.graph import Array, Graph, Node
 from graphc.inspect.boxes import boxes_of, leaves_of
 from graphc.inspect.explain import Explanation
 from graphc.inspect.neurons import dense_layers, draw_neurons
+from graphc.inspect.raster import png
 from graphc.inspect.svg import Canvas, draw_boxes
 from graphc.notation.expressions import graph_lines
 from graphc.notation.tree import Line
@@ -31,9 +32,13 @@ class Drawing:
         return self.svg
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the SVG file. Raises FileAccessError where that cannot be done."""
+        """Writes an SVG file, or a PNG file where the name ends in ``.png``.
+
+        Raises: FileAccessError where that cannot be done; UsageError for a PNG without resvg-py.
+        """
+        content = png("draw", self.svg) if Path(path).suffix == ".png" else self.svg.encode()
         try:
-            Path(path).write_text(self.svg, encoding="utf-8")
+            Path(path).write_bytes(content)
         except OSError as error:
             raise FileAccessError(f"draw: {path} cannot be written: {error.strerror}") from error
 
@@ -44,7 +49,7 @@ class Drawing:
 def curves(curves: Mapping[str, Sequence[float]], path: str | os.PathLike[str] | None = None) -> Drawing:
     """Curves by their labels in one picture, such as the ``losses`` of several trainings, one number an epoch.
 
-    path: an SVG file to write. Raises: UsageError for nothing to draw or another kind of file; FileAccessError.
+    path: an SVG or PNG file to write. Raises: UsageError for nothing to draw or another kind of file; FileAccessError.
 
     >>> curves({"lr 0.1": [3.0, 2.0], "lr 1": [3.0, 9.0]}).svg.count("<polyline")
     2
@@ -60,9 +65,9 @@ def curves(curves: Mapping[str, Sequence[float]], path: str | os.PathLike[str] |
 
 
 def check_path(what: str, path: str | os.PathLike[str] | None) -> None:
-    """Raises UsageError for a file that is none for SVG."""
-    if path is not None and Path(path).suffix != ".svg":
-        fail(UsageError(f"{what}: {path} given; needs a file whose name ends in .svg"))
+    """Raises UsageError for a file that is none for a drawing."""
+    if path is not None and Path(path).suffix not in (".svg", ".png"):
+        fail(UsageError(f"{what}: {path} given; needs a file whose name ends in .svg or .png"))
 
 
 def drawing_of(

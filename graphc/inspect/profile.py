@@ -296,7 +296,8 @@ def _svg(profile: Profile) -> str:
     longest = max((k.seconds for k in profile.kernels), default=0.0) or 1.0
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-profile" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11" fill="currentColor">',
+        f'viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
+        'font-size="11" fill="currentColor">',
         f"<style>{_STYLE}</style>",
         f'<text x="8" y="16">{escape(profile.what)}: {profile.step * 1e6:,.2f} us a call; full colour: the floor '
         "that this machine sets</text>",

@@ -36,7 +36,8 @@ def curves_svg(curves: Mapping[str, Sequence[float]]) -> str:
     base, right = 10 + _CURVE, _WIDTH - _RIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-curves" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="11" fill="currentColor">',
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
+        'font-size="11" fill="currentColor">',
         "<style>svg.graphc-curves { color: #1a1a1a; background: #ffffff; } @media (prefers-color-scheme: dark) "
         "{ svg.graphc-curves { color: #e8e8e8; background: #16181c; } }</style>",
         f'<path d="M{_LEFT} 6V{base}H{right}" fill="none" stroke="currentColor" stroke-opacity="0.5"/>',
