@@ -1,4 +1,4 @@
-"""The command line: ``graphc demo``, ``graphc show``, ``graphc check``, ``graphc bench``.
+"""The command line: ``graphc demo``, ``graphc show``, ``graphc report``, ``graphc check``, ``graphc bench``.
 
 Exit codes: 0 for success, 1 for a check that failed, 2 for a mistake in what was asked. Errors come without traceback.
 Colours are for terminals: none in a file or a pipe, or where ``NO_COLOR`` is set (no-color.org) or ``TERM`` is dumb.
@@ -40,6 +40,7 @@ A script declares a network and compiles it; FILE[:NAME] names the script and th
 
   graphc show model.py --stage grad       the derivatives, as maths
   graphc show model.py:step --stage asm   the machine code
+  graphc report model.py -o page.html     a page: formulas, kernels and machine code, all linked
   graphc check model.py                   are derivatives and compiled results right?
   graphc bench model.py --size N=64       how long a step takes, and what it could take
 
@@ -58,6 +59,12 @@ stages, in the order in which they are made:
   memory      which buffer lies where in the arena, from which kernel to which
   llvm, asm   the code
   svg         a drawing: forward pass, gradients, update
+"""
+REPORT_HELP = """\
+One file of HTML that needs no network: drawing, formulas, the chain rule's ledger, rewrites, kernels, cost, memory,
+LLVM and assembly. Click anything, and what belongs to it lights up everywhere; press ? for the keys.
+
+  graphc report model.py:step -o page.html
 """
 CHECK_HELP = """\
 Draws inputs and weights (integer inputs inside the bounds of what they index) and compares
@@ -119,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train a network on handwritten digits, showing the maths first")
     demo.add_argument("--epochs", type=_positive, default=60, help="passes over the training images (60)")
     demo.add_argument("--no-progress", action="store_true", help="without a progress bar")
+    demo.add_argument("--report", metavar="FILE", help="write a page on which formulas and their code are linked")
     demo.set_defaults(run=_demo)
     show = _with_target(commands, "show", "print a stage of a compiled step or function", STAGE_HELP)
     show.add_argument(
@@ -129,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the stage to print, of those below (forward)",
     )
     show.set_defaults(run=_show)
+    report = _with_target(commands, "report", "write a page on which formulas and their code are linked", REPORT_HELP)
+    report.add_argument("-o", "--output", metavar="FILE", default="report.html", help="the page (report.html)")
+    report.set_defaults(run=_report)
     check = _with_target(commands, "check", "compare a step's results and derivatives with plainer ones", CHECK_HELP)
     check.add_argument("--seed", type=int, default=0, help="of the inputs that are drawn (0)")
     check.set_defaults(run=_check)
@@ -205,6 +216,9 @@ def _demo(given: argparse.Namespace) -> int:
     predict = step.function(logits)
     scores = predict(x=images[n_train:])
     right = int((np.argmax(np.asarray(scores), axis=1) == labels[n_train:]).sum())
+    if given.report:
+        step.report(given.report, title="digits")
+        print(f"{given.report} written")
     print(f"loss {history.losses[0]:.4f} -> {history.losses[-1]:.4f} in {history.seconds:.2f} s")
     print(f"time {time.perf_counter() - started:.2f} s in all")
     print(f"held-out accuracy {right / HELD_OUT:.4f} ({right} of {HELD_OUT})")
@@ -253,6 +267,13 @@ def _beside(file: str) -> Iterator[None]:
 def _show(given: argparse.Namespace) -> int:
     step = _loaded(given.target)
     print(step.show(given.stage))
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    step = _loaded(given.target)
+    step.report(given.output, title=Path(given.target.partition(":")[0]).stem)
+    print(f"{given.output} written")
     return 0
 
 

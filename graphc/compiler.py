@@ -44,7 +44,7 @@ from graphc.kernels.told import told
 from graphc.llvm.counters import COUNTERS
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
-from graphc.look import rich, show
+from graphc.look import report, rich, show
 from graphc.pipeline import (
     LOSS,
     Declared,
@@ -237,6 +237,7 @@ def look_into(declared: Declared, options: Options) -> Look:
         show=lambda stage: show(declared, options, stage),
         html=lambda: rich(declared, options),
         cost=lambda: cost(stages(declared, options).program),
+        report=lambda title: report(declared, options, title),
         profile=lambda loaded, given, seconds: profiled(loaded, declared, options, given, seconds),
         origin=declared,
     )

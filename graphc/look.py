@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from graphc.diff.reverse import Backward
 from graphc.errors import UsageError
-from graphc.graph.graph import Graph, Node, rebuild
+from graphc.graph.graph import Graph, Node, Passage, rebuild
 from graphc.graph.text import to_text
 from graphc.inspect.annotated import annotated, phases_of, rewrites_text
 from graphc.inspect.draw import Drawing, drawing_of
-from graphc.inspect.explain import explained, forms_of
+from graphc.inspect.explain import Explanation, explained, forms_of, rewritten_as
 from graphc.inspect.links import DECLARED, DERIVED, Links, link
+from graphc.inspect.report import (
+    Data,
+    cost_data,
+    formulas_data,
+    ledger_data,
+    links_data,
+    memory_data,
+    page,
+    phases_data,
+    rewrites_data,
+)
 from graphc.inspect.spans import asm_code, llvm_code
+from graphc.inspect.trail import Trail
+from graphc.kernels.cost import cost
 from graphc.kernels.show import listing, memory_text, program_text
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
@@ -37,7 +50,7 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
     """
     if stage and stage not in STAGES:
         raise UsageError(f"show: stage {stage!r} given; needs one of {', '.join(STAGES)}")
-    made = stages(declared, options, traced=stage in ("", "asm", "rewrites"))
+    made = stages(declared, options, traced=stage in ("", "asm", "ledger", "rewrites"))
     found: dict[str, Callable[[], str]] = {
         "declared": lambda: to_text(declared.graph),
         "forward": lambda: maths(declared.graph, dict(declared.graph.outputs)) + "\n",
@@ -75,27 +88,78 @@ def _maths(graph: Graph) -> str:
     return maths(graph) + "\n"
 
 
-def _gradients(graph: Graph, found: Backward, declared: Declared) -> Graph:
+def _gradients(
+    graph: Graph, found: Backward, declared: Declared, passages: list[Passage] | None = None
+) -> Graph:
     """The graph of the derivatives by every trained parameter, simplified by rules that keep every bit."""
     named_by = zip(declared.trained, found.cotangents, strict=True)
     graph.outputs = {f"d_{name}": node for name, node in named_by if node is not None}
     graph.updates = {}
     named = frozenset(node for node in graph.live() if has_name(graph, node))
-    return run(graph, PHASES, fast_math=False, protect=named).graph
+    return run(graph, PHASES, fast_math=False, protect=named, passages=passages).graph
 
 
 def _ledger(made: Stages) -> str:
     """The chain rule of a step, row by row."""
-    if made.backward is None:
-        return _NO_LOSS
+    return str(_explained(made, made.backward)) if made.backward is not None else _NO_LOSS
+
+
+def _explained(made: Stages, backward: Backward) -> Explanation:
     forms = forms_of(made.declared.graph, made.stable) if made.stable is not None else ()
-    return str(explained(made.derived, made.backward, forms=forms))
+    first = next(k for k, p in enumerate(made.passages) if p.name == "derived")
+    end = next(k for k, p in enumerate(made.passages) if p.before is made.rewritten.graph)
+    totals = [row.total for row in backward.ledger]
+    became = rewritten_as(made.passages[first:end], made.rewritten.log, totals)
+    return explained(made.derived, backward, became=became, forms=forms)
 
 
 def _annotated(made: Stages) -> str:
     """The assembly, with comments that say what it comes from."""
     links = _links(made)
     return annotated(links, links.asm, "\t#" if host().triple.startswith("x86") else "\t//")
+
+
+def report(declared: Declared, options: Options, title: str) -> str:
+    """The report of a program, a page of HTML."""
+    made = stages(declared, options, traced=True)
+    links = _links(made)
+    target = host()
+    data = links_data(links) | cost_data(cost(made.program), made.program, links)
+    data |= {
+        "about": f"{len(links.values)} values, {len(made.program.kernels)} kernels; {target.cpu}, {target.triple}",
+        "formulas": _formulas(made, links), "ledger": [], "rewrites": rewrites_data(_firings(made)),
+        "phases": phases_data(phases_of(made.passages)), "memory": memory_data(made.program, links),
+        "drawing": _drawing(made).svg,
+    }  # fmt: skip
+    if made.backward is not None:
+        data["ledger"] = ledger_data(_explained(made, made.backward), made.backward, _carried(made), links)
+    return page(title, data)
+
+
+def _formulas(made: Stages, links: Links) -> list[Data]:
+    """The maths of a program, each line with its values."""
+    declared = made.declared
+    place = {(v.stage, v.number): k for k, v in enumerate(links.values)}
+    at = {node: [place[DECLARED, node.number]] for node in declared.graph.live()}
+    lines = graph_lines(declared.graph, dict(declared.graph.outputs))
+    found = formulas_data("Forward pass", lines, declared.graph, at)
+    if made.backward is not None:
+        passages: list[Passage] = []
+        gradients = _gradients(made.derived, made.backward, declared, passages)
+        carried, origins = _carried(made), Trail(passages, [0] * len(passages)).origins(made.derived, 0)
+        into = {old: place.get((DERIVED, new.number)) for old, new in carried.items()}
+        where = {node: [k for k in map(into.get, roots) if k is not None] for node, roots in origins.items()}
+        found += formulas_data("Back propagation", graph_lines(gradients), gradients, where)
+    if declared.graph.updates:
+        updates, new = _updates_from(declared)
+        where = {node: at[old] for old, node in new.items()}
+        found += formulas_data("Update", graph_lines(updates), updates, where)
+    return found
+
+
+def _carried(made: Stages) -> Mapping[Node, Node]:
+    """Of a node of the ledger's graph the one in the whole step's."""
+    return next(p.new for p in made.passages if p.name == "derived")
 
 
 def _firings(made: Stages) -> tuple[Firing, ...]:
@@ -131,12 +195,17 @@ def _drawing(made: Stages) -> Drawing:
 
 def _updates(declared: Declared) -> Graph:
     """The graph of the new values of parameters and states, over gradients as ``d_`` and their names."""
+    return _updates_from(declared)[0]
+
+
+def _updates_from(declared: Declared) -> tuple[Graph, dict[Node, Node]]:
+    """That graph, and its node for each of the declared one."""
     names = {gradient_name(name): f"d_{name}" for name in declared.trained}
 
     def make(result: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         attr = names.get(str(node.attr), node.attr) if node.kind == "input" else node.attr
         return result.add(node.kind, inputs, attr, node.dtype, node.shape)
 
-    graph = rebuild(declared.graph, make)[0]
+    graph, new = rebuild(declared.graph, make)
     graph.outputs = {}
-    return graph
+    return graph, new

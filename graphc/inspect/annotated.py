@@ -101,15 +101,19 @@ def rewrites_text(phases: Sequence[PhaseText], firings: Sequence[Firing]) -> str
         lines.append(f"  {rule} ({label}, {count} times): {why.get(rule, '')}")
     lines += ["", "in order"]
     for number, f in enumerate(firings):
-        lines.append(f"  {number}  {f.phase}: {f.rule} ({f.label}){_place(f)}")
+        lines.append(f"  {number}  {f.phase}: {f.rule} ({f.label}){_at(f)}")
         lines.append(f"       {f.before}")
         lines.append(f"    =  {f.after}")
     return "\n".join(lines) + "\n"
 
 
-def _place(firing: Firing) -> str:
-    """The value where a rule fired, and the user's line."""
+def _at(firing: Firing) -> str:
+    where = place_text(firing)
+    return f"  at {where}" if where else ""
+
+
+def place_text(firing: Firing) -> str:
+    """The value where a rule fired, and the user's line; empty where neither is known."""
     name = next((o.name or o.note or o.op for o in firing.origins if o.name or o.note or o.op), "")
     site = next((o.site for o in firing.origins if o.site), None)
-    where = " ".join(t for t in (name, f"[{site}]" if site else "") if t)
-    return f"  at {where}" if where else ""
+    return " ".join(t for t in (name, f"[{site}]" if site else "") if t)

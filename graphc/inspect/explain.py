@@ -8,7 +8,7 @@ What is differentiated has passed the stable forms first, so the ledger speaks o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from graphc.diff.derivatives import one
@@ -17,13 +17,15 @@ from graphc.dsl.intern import intern
 from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import NotDifferentiable, UsageError
 from graphc.graph.formula import Formula, plain
-from graphc.graph.graph import Array, ConstValue, Graph, Node
+from graphc.graph.graph import Array, ConstValue, Graph, Node, Passage
 from graphc.graph.show import formula_text, type_text
 from graphc.inspect.live import Live, n_saturated, numbers, sizes_text
+from graphc.inspect.trail import Trail
 from graphc.notation.show import to_text
 from graphc.ops.record import text
 from graphc.rewrite.phases import BEFORE_DERIVATIVES, PHASES, Rewritten, run
 from graphc.rewrite.solve import solve
+from graphc.rewrite.work import Firing
 from graphc.structs import dataclass
 
 
@@ -79,7 +81,7 @@ class Explanation:
     note: str = ""
 
     def __str__(self) -> str:
-        parts = [_row_text(row) for row in self.rows]
+        parts = [row_text(row) for row in self.rows]
         if self.forms:
             parts.insert(0, "\n".join(["differentiated in stable forms", *(f"  {form}" for form in self.forms)]))
         live = [row.live for row in self.rows if row.live is not None]
@@ -136,16 +138,27 @@ def ledger_of(loss: Tensor) -> Ledger:
     wanted = [n for n in graph.live() if n.dtype.kind == "f" and n.kind in ("param", "input")]
     found = backward(graph, {node: one(graph, loss.dtype.name)}, wanted)
     graph.outputs |= {f"d_{n.attr}": ct for n, ct in zip(wanted, found.cotangents, strict=True) if ct is not None}
-    made = run(graph, PHASES)
-    became = {row.total: _became(made, row.total) for row in found.ledger}
+    passages: list[Passage] = []
+    made = run(graph, PHASES, passages=passages)
+    became = rewritten_as(passages, made.log, [row.total for row in found.ledger])
     return Ledger(graph, found, interned.leaves, became, forms_of(interned.graph, stable))
 
 
-def _became(made: Rewritten, node: Node) -> str:
-    new = made.replaced.get(node)
-    if isinstance(new, Node):
-        return f"%{new.number} of the rewritten graph"
-    return f"fused away: {new}" if new else ""
+def rewritten_as(passages: Sequence[Passage], log: Sequence[Firing], nodes: Iterable[Node]) -> dict[Node, str]:
+    """What took the place of some nodes of the first graph in the last one, which is the rewritten one, or which
+    rewrites left them without. log: of all passages."""
+    trail = Trail(passages, [0] * len(passages))
+    found = {}
+    for node in nodes:
+        fate = trail.fate(node, 0)
+        if fate.node is not None:
+            found[node] = f"%{fate.node.number} of the rewritten graph"
+            continue
+        rules = dict.fromkeys(f"{log[k].rule} ({log[k].label})" for k in fate.removed)
+        taken = " ".join(f"%{reader.number}" for reader in fate.readers)
+        by = f"removed by {', '.join(rules)}" if rules else fate.reason
+        found[node] = by + (f"; {taken} of the rewritten graph does its work" if taken else "")
+    return found
 
 
 def forms_of(declared: Graph, stable: Rewritten) -> tuple[Form, ...]:
@@ -289,7 +302,8 @@ def _live(row: Row, values: Mapping[Node, Array], names: Mapping[Node, str]) -> 
     )
 
 
-def _row_text(row: RowText) -> str:
+def row_text(row: RowText) -> str:
+    """A row to read."""
     lines = [f"{row.name}: {row.type} = {row.formula}" + (f"    [{row.source}]" if row.source else "")]
     if row.seed:
         lines.append(f"  seed      {row.seed}")

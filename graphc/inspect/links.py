@@ -17,7 +17,7 @@ from graphc.inspect.spans import Code, Span
 from graphc.inspect.trail import Fate, Trail
 from graphc.kernels.fuse import base
 from graphc.kernels.show import Line
-from graphc.structs import dataclass
+from graphc.structs import dataclass, replace
 
 DECLARED, DERIVED = "declared", "derived"
 
@@ -28,7 +28,8 @@ class Value:
 
     became: its number in the rewritten graph, -1 where it has none. removed: the rewrites that made it needless, by
     number among all that fired; reason: the same in words. lines: of the listing that compute it, or, of a leaf, load
-    it, counted from 1; where it was removed those of the values that took it in.
+    it, counted from 1; where it was removed those of the values that took it in. twin: of a declared value the place of
+    the derived one that it became, -1 for none.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Value:
     lines: tuple[int, ...]
     removed: tuple[int, ...] = ()
     reason: str = ""
+    twin: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def link(
     by_node = _lines_of(listing)
     values: list[Value] = []
     origins: dict[int, dict[int, None]] = {}  # node number of the last graph -> values, by place
+    first = len(graphs[DECLARED].live())  # the place of the first derived value
+    twins = {node: first + k for k, node in enumerate(graphs[DERIVED].live())}
+    step = next((k for k, p in enumerate(passages) if p.before is graphs[DERIVED]), len(passages))
     for stage, graph in graphs.items():
         start = next((k for k, p in enumerate(passages) if p.before is graph), len(passages))
         place = {node: len(values) + k for k, node in enumerate(graph.live())}
@@ -111,7 +116,9 @@ def link(
             fate = trail.fate(node, start)
             last = [fate.node, *made_of.get(node, ())] if fate.node is not None else fate.readers
             image = trail.image(node, start, behind)
-            values.append(_value(graph, node, stage, names[node], fate, image, by_node.of(last)))
+            found = _value(graph, node, stage, names[node], fate, image, by_node.of(last))
+            derived = trail.image(node, start, step) if stage == DECLARED else None
+            values.append(found if derived is None else replace(found, twin=twins[derived]))
     instead = _instead(listing, asm)
     served = _served(listing, values, origins, instead)
     return Links(tuple(values), tuple(listing), llvm, asm, tuple(served), tuple(kernel_names), instead)
@@ -207,15 +214,16 @@ def _text(graph: Graph, node: Node) -> str:
 
 def value_names(graph: Graph) -> dict[Node, str]:
     """What the values of a graph are called: as the user did, by what they are the derivative of, or by their
-    operation; a name given twice is counted.
+    operation; a name given twice is counted. One without any has its number.
     """
     names: dict[Node, str] = {}
     taken: dict[str, int] = {}
+    updates = {value: f"new {graph.name(target) or target.kind}" for target, value in graph.updates.items()}
     for node in graph.live():
         origins = graph.origins.get(node, ())
         note = next((o.note for o in origins if o.note), "")
         op = next((o.op for o in origins if o.op), "")
-        wished = graph.name(node) or note or op or node.kind
+        wished = graph.name(node) or updates.get(node) or note or op or f"%{node.number}"
         count = taken[wished] = taken.get(wished, 0) + 1
         names[node] = wished if count == 1 else f"{wished}_{count}"
     return names

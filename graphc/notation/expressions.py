@@ -118,12 +118,12 @@ class _Writer:
         for name, node in self.ends:
             tree = self.tree_of[node]
             if (name and self.name_of.get(node) != name) or (not name and not isinstance(tree, Symbol)):
-                self.written.append(Line(name, (), tree, node.shape))
+                self.written.append(Line(name, (), tree, node.shape, node=node.number))
         for target, value in self.updates.items():
             if self.updated.get(value) is not target:
-                self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←"))
+                self.written.append(Line(_leaf_name(target), (), self.tree_of[value], value.shape, "←", value.number))
         if not self.written:
-            self.written += [Line("", (), self.tree_of[node], node.shape) for _, node in self.ends]
+            self.written += [Line("", (), self.tree_of[node], node.shape, node=node.number) for _, node in self.ends]
         uniform = [name for node, name in self.name_of.items() if self.uniform.get(node)]
         uniform += [name for node in self.nodes for size in node.shape for name in names(size)]
         known = Known(self.own, [*uniform, *self.uniform_parts], self.shapes, self.identity, self.definitions())
@@ -266,12 +266,12 @@ class _Writer:
         whole = self._whole(node)
         name = name or self._fresh(_SHORT.get(whole.name, "t") if whole else "t")
         if name.endswith("′") and not index:
-            self.written.append(Line(name[:-1], index, value, node.shape, "←"))
+            self.written.append(Line(name[:-1], index, value, node.shape, "←", node.number))
         else:
             self.updated.pop(node, None)
             self.uniform_parts += [name] if self.uniform[node] else []
             self.shapes[name] = node.shape
-            self.written.append(Line(name, index, value, node.shape, sign))
+            self.written.append(Line(name, index, value, node.shape, sign, node.number))
         return Symbol(name)
 
     def _value(self, node: Node) -> Tree | None:

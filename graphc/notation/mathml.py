@@ -108,7 +108,8 @@ def _text_of(text: str) -> str:
 
 def _operator(sign: str) -> str:
     shown = _SIGNS.get(sign, escape(sign))
-    return f"<mo>{shown}</mo>"
+    space = ' lspace="0.15em" rspace="0.15em"' if sign == "*" else ""  # names of several letters stand side by side
+    return f"<mo{space}>{shown}</mo>"
 
 
 def _name(name: str) -> str:

@@ -110,13 +110,15 @@ Tree = Symbol | Number | Infix | Negated | Power | Applied | Transposed | Bracke
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: ``name[index] sign value``, with the value's shape."""
+    """One line: ``name[index] sign value``, with the value's shape. node: the number of the graph node that it is; -1
+    for a part of one."""
 
     name: str
     index: tuple[str, ...]
     value: Tree
     shape: Shape
     sign: str = "="
+    node: int = -1
 
 
 def parts(tree: Tree) -> tuple[Tree, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from html import escape
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.errors import InputError, UnknownNameError, UsageError
+from graphc.errors import FileAccessError, InputError, UnknownNameError, UsageError
 from graphc.graph.sizes import SizeLike
 from graphc.runtime import saving
 from graphc.runtime.arguments import Array
@@ -46,13 +47,15 @@ class Tools:
 class Look:
     """How a program is looked into, handed in by the compiler.
 
-    show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. profile: of the
-    program, of inputs by name, for so many seconds. origin: what it was compiled from, for the compiler's own checks.
+    show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. report: the page of
+    HTML with that title. profile: of the program, of inputs by name, for so many seconds. origin: what it was compiled
+    from, for the compiler's own checks.
     """
 
     show: Callable[[str], str]
     html: Callable[[], str]
     cost: Callable[[], object]
+    report: Callable[[str], str]
     profile: Callable[[Program, Mapping[str, object], float], object]
     origin: object
 
@@ -121,6 +124,20 @@ class _Compiled:
     def cost(self) -> object:
         """The cost sheet: operations, bytes and predicted time of each kernel, before running; ``print`` it."""
         return self._looked().cost()
+
+    def report(self, path: str | os.PathLike[str], title: str = "") -> None:
+        """Writes a page of HTML, by itself and without need of a network, on which everything is linked: drawing,
+        formulas, ledger, rewrites, kernels, memory, cost, LLVM and assembly. Click a formula, and its code lights up.
+
+        Raises: UsageError for another kind of file; FileAccessError where it cannot be written.
+        """
+        if Path(path).suffix not in (".html", ".htm"):
+            raise UsageError(f"{self._program.name}.report: {path} given; needs a file whose name ends in .html")
+        text = self._looked().report(title or Path(path).stem)
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise FileAccessError(f"{self._program.name}.report: {path} cannot be written: {error.strerror}") from error
 
     def profile(self, seconds: float = 1.0, /, **inputs: object) -> Any:  # a Profile of ``graphc/inspect/profile.py``
         """Where a call's time goes: each kernel timed inside it, beside the roofline, a table and a picture.
