@@ -145,8 +145,8 @@ def cost_data(sheet: Cost, program: Program, links: Links) -> Data:
         for name, row in zip(links.kernels, sheet.kernels, strict=True)
     ]  # fmt: skip
     at = ", ".join(f"{name} = {SIZE}" for name in program.dims)
-    memory = f"arena {sheet.arena_bytes} bytes, weights and states {sheet.persistent_bytes} bytes"
-    text = f"{sheet.operations} operations, {memory}"
+    memory = sheet.text().splitlines()[-1]
+    text = f"{sheet.operations} operations; {memory}"
     return {"kernels": kernels, "cost": text, "sizes": f" for {at}" if at else ""}
 
 
