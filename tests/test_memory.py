@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from loops import EACH, make
+from numpy.typing import NDArray
 
+import graphc as gc
 from graphc.graph.sizes import Size, SizeLike, dim, evaluate
 from graphc.kernels.arena import Arena
 from graphc.kernels.form import Nest, Program
@@ -16,6 +19,8 @@ from graphc.kernels.memory import lives, place
 from graphc.kernels.order import ordered
 from graphc.kernels.pack import Block, least_height, pack
 from graphc.kernels.pack import ordered as from_the_bottom
+from graphc.pipeline import Options, declare_step, stages
+from graphc.runtime.memory import Guarded, guarded
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 SIZES = (1, 2, 7, 31, 64, 333, 1000, 4096)
@@ -162,3 +167,45 @@ def test_the_size_is_known_as_a_formula() -> None:
     """The arena's size is a maximum of polynomials."""
     program = place(lower(make("dense", "float32").graph))
     assert all(isinstance(size, (int, Size)) for size in program.arena.most_bytes())
+
+
+def test_a_buffer_takes_the_place_of_one_that_it_is_made_from() -> None:
+    """A product's derivative of an activation, in whole vectors, lies where the activation's value lay; in rows of ten,
+    whose last vector is masked, it does not."""
+    shared = []
+    for width in (32, 10):
+        x, t = gc.input("x", (gc.dim("N"), 16)), gc.input("t", (gc.dim("N"), 16))
+        h = gc.relu(x @ gc.param("a", (16, width), init=gc.init.he_normal()))
+        loss = gc.mse(h @ gc.param("b", (width, 16), init=gc.init.he_normal()), t)
+        program = stages(declare_step(loss, gc.optim.sgd(lr=0.1), {}, {}, None), Options()).program
+        held = [slot for slot in program.slot if slot >= 0]
+        shared.append(len(held) - len(set(held)))
+        check_no_overlap(program)
+    assert shared[0] > 0 and shared[1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guard pages need mprotect")
+@pytest.mark.parametrize("name", ["mlp_mnist", "autoencoder_deep", "custom_loss"])
+def test_the_arena_ends_where_the_plan_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The highest byte that a step writes is the last that its plan has, panels or not, and none lies outside."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import peers_graphc
+    import workloads
+
+    workload = workloads.get(name)
+    step = peers_graphc.Graphc(gc, workload, 1).compiled
+    made: list[Guarded] = []
+
+    def allocate(n_bytes: int) -> NDArray[np.uint8]:
+        made.append(guarded(n_bytes))
+        return made[-1].block
+
+    for n in (1, 7, 300):
+        step.program.use_allocator(allocate)
+        rows = [np.resize(array, (n, *array.shape[1:])) for array in workload.batches_as("int32")[0]]
+        step(**dict(zip("xy", rows, strict=False)))
+        arena, dims = step.program.layout.arena, dict.fromkeys(step.program.layout.dims, n)
+        offsets, total = arena.offsets(dims)
+        assert made[-1].block.size == total and made[-1].n_written_before() == 0
+        ends = [at + evaluate(size, dims) for at, size in zip(offsets, arena.slots, strict=True)]
+        assert made[-1].highest_written() == max(ends) - 1

@@ -19,7 +19,7 @@ from graphc.kernels.pack import GOOD, Block, least_height, ordered, pack
 from graphc.kernels.split import waits
 from graphc.structs import dataclass, replace
 
-NOMINALS = (64, 32, 128, 256, 16)  # what each run-time size counts for, in turn
+NOMINALS = (64, 32, 128, 256, 16, 1024, 4096)  # what each run-time size counts for, in turn
 SLACK = 32  # a 1/32 more memory than one thread needs is better than another wait
 
 
