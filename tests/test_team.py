@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from loops import EACH, call, compiled, make
 from numpy.typing import NDArray
+from test_lower import close, wanted
 
 import graphc as gc
-from graphc.kernels import evaluate
+from graphc.kernels import blocks, evaluate, split
 from graphc.kernels.layout import WORD_ALONE, WORD_REST
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
+from graphc.kernels.split import waits
 from graphc.llvm.target import host
 from graphc.llvm.team import FEWEST, PERIOD
 from graphc.runtime import program
@@ -72,6 +74,64 @@ def test_members_in_any_order_give_the_same(name: str, dtype: str) -> None:
             outputs = evaluate.run(program, own, {"N": n}, members)
             found.append([value.tobytes() for value in (*outputs.values(), *own.values())])
         assert found[0] == found[1] == found[2]
+
+
+@pytest.fixture
+def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sum that may go in blocks does, in short ones."""
+    for name, value in (("LONG_PS", 0), ("MUCH", 1 << 60), ("LITTLE", 1 << 60), ("FEW", 1 << 60), ("MOST", 16)):
+        monkeypatch.setattr(blocks, name, value)
+    monkeypatch.setattr(blocks, "FEWEST", 16)
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_sums_in_blocks(many_blocks: None, name: str, dtype: str) -> None:
+    """The same for every team, in the evaluator and compiled, and what the operation means."""
+    case = make(name, dtype)
+    program = place(lower(case.graph))
+    made = compiled(case.graph, host())
+    for n in (1, 16, 70):
+        arrays = case.arrays(np.random.default_rng(1), n)
+        found = []
+        for members in ((0,), (1, 0)):
+            own = {key: value.copy() for key, value in arrays.items()}
+            outputs = evaluate.run(program, own, {"N": n}, members)
+            found.append([value.tobytes() for value in (*outputs.values(), *own.values())])
+        assert found[0] == found[1]
+        expected = wanted(case, arrays)
+        found = []
+        for team in (None, team_of(2), team_of(4)):
+            own = {key: value.copy() for key, value in arrays.items()}
+            outputs = call(made, own, {"N": n}, team)
+            outputs |= {f"new {t.attr}": own[str(t.attr)] for t in case.graph.updates}
+            for key, value in expected.items():
+                close(outputs[key], value, 256)
+            found.append([value.tobytes() for value in (*outputs.values(), *own.values())])
+        assert found[0] == found[1] == found[2]
+
+
+def test_a_long_sum_goes_in_blocks() -> None:
+    """A loss that takes most of the time is divided; members wait once for all that joins blocks."""
+    x, w = gc.input("x", (gc.dim("N"), 4)), gc.param("w", (4, 2), init=gc.init.he_normal())
+    z = x @ w
+    loss = gc.mean(gc.sigmoid(z[:, 1]) * gc.log(gc.cosh(gc.sum(x, axis=1) - z[:, 0])))
+    step = gc.compile(loss, gc.optim.sgd(lr=0.1), cache=False)
+    text = step.show("kernels")
+    assert text.count("in blocks of") >= 2
+    alone = gc.compile(loss, gc.optim.sgd(lr=0.1), cache=False, threads=1)
+    for n in (1, 100, 511, 512, 513, 5000):
+        data = np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32)
+        assert step(x=data) == alone(x=data)
+    np.testing.assert_array_equal(step.params["w"], alone.params["w"])
+
+
+def test_members_do_not_wait_for_their_own_rows(many_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that are cut at the same rows and name only those run without a wait between them."""
+    programs = [lower(make(name, dtype).graph) for name, dtype in EACH]
+    few = [sum(waits(program)) for program in programs]
+    monkeypatch.setattr(split, "_row", lambda kernel, access, cut: 0)
+    many = [sum(waits(program)) for program in programs]
+    assert all(a <= b for a, b in zip(few, many, strict=True)) and sum(few) < sum(many)
 
 
 @pytest.mark.parametrize(("name", "dtype"), EACH)

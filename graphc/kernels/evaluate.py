@@ -82,7 +82,9 @@ def _share(
     level = divided_level(kernel) if members > 1 else -1
     if isinstance(kernel, Nest) and kernel.scratch >= 0:
         memory[kernel.scratch].view(np.uint8)[:] = PATTERN
-    if isinstance(kernel, Nest) and level >= 0:
+    if isinstance(kernel, Nest) and kernel.schedule.block:
+        _blocks(program, kernel, memory, dims, member, members)
+    elif isinstance(kernel, Nest) and level >= 0:
         variable = kernel.schedule.order[level]
         extent = size_of(kernel.extents[variable], dims)
         first, last = (extent * m // members for m in (member, member + 1))
@@ -96,6 +98,21 @@ def _share(
         _index_check(kernel, memory[kernel.buffer], dims)
     else:
         _finite_check(kernel, memory[kernel.buffer])
+
+
+def _blocks(
+    program: Program, nest: Nest, memory: Sequence[Array], dims: Mapping[str, int], member: int, members: int
+) -> None:
+    """What one member does of a nest whose sums go in blocks: each block's results lie behind those of the last."""
+    variable, block = nest.n_out, nest.schedule.block
+    extent = size_of(nest.extents[variable], dims)
+    elements = math.prod(size_of(size, dims) for size in nest.extents[:variable])
+    count = -(-extent // block)
+    for k in range(count * member // members, count * (member + 1) // members):
+        own = list(memory)
+        for buffer in {s.access.buffer for s in nest.stores}:
+            own[buffer] = memory[buffer][k * elements : (k + 1) * elements]
+        _nest(Place(nest, program.buffers, own, dims, (variable, k * block, min(extent, (k + 1) * block))))
 
 
 def _memory(program: Program, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> list[Array]:

@@ -23,7 +23,7 @@ from graphc.graph.graph import ConstValue
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import Size, SizeLike, product
 from graphc.kernels.arena import Arena
-from graphc.structs import dataclass
+from graphc.structs import dataclass, replace
 
 LANES = {"float32": 16, "float64": 8, "int32": 16, "int64": 8, "bool": 16}
 SOURCES = ("const", "size", "index", "acc", "read")  # instructions that compute nothing
@@ -148,6 +148,8 @@ class Schedule:
     to the accumulators what the guard admits anew; else -1.
     rows: the last output variable where the vector variable is reduced and the partial results of 16 or 8 of its points
     are joined at once (each by the same tree); else -1.
+    block: points of the first reduced variable in a block, where each block stores results of its own, those of one
+    block behind those of another (``kernels/blocks.py``); 0 where there are no blocks.
     """
 
     order: tuple[int, ...]
@@ -158,6 +160,7 @@ class Schedule:
     dots: int = 0
     running: int = -1
     rows: int = -1
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,22 @@ class Program:
     slot: tuple[int, ...] = ()
     arena: Arena = Arena()
     waits: tuple[bool, ...] = ()
+
+
+def used_loads(nest: Nest) -> Nest:
+    """The nest without loads that neither program names."""
+    used = sorted(
+        {i.attr for c in (nest.body, nest.post) for i in c.instrs if i.op == "read" and isinstance(i.attr, int)}
+    )
+    number = {old: new for new, old in enumerate(used)}
+
+    def code(c: Code) -> Code:
+        instrs = (
+            replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs
+        )
+        return replace(c, instrs=tuple(instrs))
+
+    return replace(nest, loads=tuple(nest.loads[k] for k in used), body=code(nest.body), post=code(nest.post))
 
 
 def run_time_sizes(nest: Nest) -> list[Size]:

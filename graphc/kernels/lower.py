@@ -14,6 +14,7 @@ from graphc.graph.formula import Formula, Read, always, data_indices, plain, var
 from graphc.graph.graph import ConstValue, Graph, Node, Origin, Passage, copy_node, rebuild
 from graphc.graph.scalar import BodyBuilder, Instr, Scalar, trace
 from graphc.graph.sizes import SizeLike, evaluate, names
+from graphc.kernels.blocks import in_blocks
 from graphc.kernels.body import Address, NestBody
 from graphc.kernels.form import (
     Access,
@@ -30,6 +31,7 @@ from graphc.kernels.form import (
     Store,
     run_time_sizes,
     strides,
+    used_loads,
 )
 from graphc.kernels.fuse import Group, Plan, base, loads, plan
 from graphc.kernels.order import ordered
@@ -113,7 +115,7 @@ def lower(graph: Graph, users: IndexUsers | None = None, passages: list[Passage]
     for size in sizes:
         dims.update(dict.fromkeys(names(size)))
     outputs = tuple((name, work.buffer(node)) for name, node in graph.outputs.items())
-    return Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs)
+    return in_blocks(Program(tuple(sorted(dims)), tuple(work.buffers), tuple(kernels), outputs))
 
 
 def prepared(graph: Graph, passages: list[Passage] | None = None) -> Graph:
@@ -269,7 +271,7 @@ def _nests(work: Lowering, group: Group) -> list[Nest]:
     nest = Nest(name, extents, len(shape), tuple(accesses), code, reductions, after, stores, order, guards, nodes)
     nest = replace(nest, inner=inner)
     is_product = root is not None and product_of(root.formula) is not None and len(code.instrs) == 3 and not guards
-    return [_with_panel(work, schedule(_used_loads(nest), is_product))]
+    return [_with_panel(work, schedule(used_loads(nest), is_product))]
 
 
 def _with_panel(work: Lowering, nest: Nest) -> Nest:
@@ -288,22 +290,6 @@ def _targets(work: Lowering, node: Node) -> list[Node]:
 def _plain_terms(node: Node, along: Sequence[int] = ()) -> tuple[tuple[int, SizeLike], ...]:
     """The strides of a node's axes, axis k along variable k or ``along[k]``."""
     return tuple(sorted(zip(along or range(len(node.shape)), strides(node.shape), strict=True)))
-
-
-def _used_loads(nest: Nest) -> Nest:
-    """The nest without loads that neither program names."""
-    used = sorted(
-        {i.attr for c in (nest.body, nest.post) for i in c.instrs if i.op == "read" and isinstance(i.attr, int)}
-    )
-    number = {old: new for new, old in enumerate(used)}
-
-    def code(c: Code) -> Code:
-        instrs = (
-            replace(i, attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i for i in c.instrs
-        )
-        return replace(c, instrs=tuple(instrs))
-
-    return replace(nest, loads=tuple(nest.loads[k] for k in used), body=code(nest.body), post=code(nest.post))
 
 
 def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Nest]:
@@ -337,7 +323,7 @@ def _scatter(work: Lowering, root: Node, name: str, address: Address) -> list[Ne
         (),
         (root.number,),
     )
-    return [schedule(fill, False), schedule(_used_loads(nest), False)]
+    return [schedule(fill, False), schedule(used_loads(nest), False)]
 
 
 def _copy_nest(work: Lowering, number: int, copy: Copy) -> Nest:

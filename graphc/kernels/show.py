@@ -144,6 +144,8 @@ class _Lister:
 def _note(nest: Nest, v: int) -> str:
     """What is special about a variable's loop, as a comment."""
     schedule = nest.schedule
+    if v == nest.n_out and schedule.block:
+        return f"  # in blocks of {schedule.block}, each with results of its own"
     if v == schedule.vector:
         return f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
     if v == schedule.running:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from graphc.graph.dtypes import DTYPES
 from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, Program, run_time_sizes
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
-from graphc.kernels.split import divided_level
+from graphc.kernels.split import cut_of
 from graphc.llvm.access import CONTEXT, HEAD, I64, MEMBER, SHIFT, Places
 from graphc.llvm.counters import add_counters, begin, count
 from graphc.llvm.dots import DotsWriter
@@ -67,7 +67,7 @@ def emit(program: Program, target: Target, counted: bool = False, lines: Lines |
         kernel = fitted(kernel, target) if isinstance(kernel, Nest) and kernel.schedule.tile_row >= 0 else kernel
         places = lines[position] if lines is not None else {}
         _function(module, name, kernel, program, words, places)
-        kind = "check" if not isinstance(kernel, Nest) else "divided" if divided_level(kernel) >= 0 else "whole"
+        kind = "check" if not isinstance(kernel, Nest) else "divided" if cut_of(kernel, program.buffers) else "whole"
         wait = program.waits[position]
         n_waits += wait
         note = f"nodes {', '.join(map(str, kernel.nodes))}"

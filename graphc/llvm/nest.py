@@ -11,8 +11,9 @@ from functools import partial
 
 from graphc.graph.dtypes import DTYPES, DType
 from graphc.graph.scalar import Instr, const_value
-from graphc.kernels.form import LANES, Access, Buffer, Code, Condition, Nest, Reduction
-from graphc.kernels.split import divided_level
+from graphc.graph.sizes import product
+from graphc.kernels.form import Access, Buffer, Code, Condition, Nest, Reduction
+from graphc.kernels.split import divided_level, lanes_of
 from graphc.llvm.access import I64, MEMBER, SHIFT, Accesses, Env, Places
 from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
 from graphc.llvm.sizes import Sizes
@@ -45,19 +46,15 @@ class NestWriter(Accesses):
         self.pointers = {k: locate(w, k) for k in sorted({*nest.reads(), *nest.writes(), *scratch})}
         self.sizes = sizes
         self.divided = divided_level(nest)
+        self.stretch: tuple[Value, Value] | None = None  # first and end of the block of a sum that is being written
         if nest.scratch >= 0 and self.divided >= 0:
             own, kind = w.mul(MEMBER, sizes.value(nest.schedule.panel)), MEMORY[buffers[nest.scratch].dtype.name]
             self.pointers[nest.scratch] = w.gep(self.pointers[nest.scratch], own, kind)
         self.vector = nest.schedule.vector
         self.order = (*nest.schedule.order, *nest.reduced)
         self.level = {v: k + 1 for k, v in enumerate(self.order)}
-        self.lanes = self._lanes() if self.vector >= 0 else 0
+        self.lanes = lanes_of(nest, buffers) if self.vector >= 0 else 0
         self.depends = {"body": self._dependence(nest.body), "post": self._dependence(nest.post)}
-
-    def _lanes(self) -> int:
-        names = [self.buffers[s.access.buffer].dtype.name for s in (*self.nest.inner, *self.nest.stores)]
-        names += [r.dtype.name for r in self.nest.reductions]
-        return min(LANES[n] for n in names)
 
     # Dependence
 
@@ -95,7 +92,29 @@ class NestWriter(Accesses):
         env = Env()
         self.at_level("body", 0, env)
         self.at_level("post", 0, env)
+        self.all_points(env)
+
+    def all_points(self, env: Env) -> None:
+        """The loops over all output points; where sums go in blocks, for each block of this member's share."""
+        size = self.nest.schedule.block
+        if not size:
+            self.output_level(0, env)
+            return
+        w, n_out, pointers = self.w, self.nest.n_out, self.pointers
+        before = self.at("loop", n_out)
+        extent = self.sizes.value(self.nest.extents[n_out])
+        elements = self.sizes.value(product(self.nest.extents[:n_out]))
+        count = w.op("lshr", w.add(extent, const(I64, size - 1)), const(I64, size.bit_length() - 1))
+        loop = w.loop(*self.share(count), const(I64, 1))
+        start = w.mul(loop.index, const(I64, size))
+        self.stretch = start, w.intrinsic("llvm.smin", I64, [extent, w.add(start, const(I64, size))])
+        own = w.mul(loop.index, elements)
+        targets = {s.access.buffer: MEMORY[self.buffers[s.access.buffer].dtype.name] for s in self.nest.stores}
+        self.pointers = {**pointers, **{k: w.gep(pointers[k], own, kind) for k, kind in targets.items()}}
         self.output_level(0, env)
+        w.end_loop(loop)
+        self.stretch, self.pointers = None, pointers
+        w.location = before
 
     def at_level(self, program: str, level: int, env: Env) -> None:
         """Write the instructions of a program whose deepest variable opens at ``level``."""
@@ -248,7 +267,7 @@ class NestWriter(Accesses):
             after = self.reduce_blocks(j, env, start, stop, accumulators)
         else:
             if j == len(reduced) - 1 and self.goes_apart(variable):
-                start, accumulators = self.reduce_apart(j, env, stop, accumulators)
+                start, accumulators = self.reduce_apart(j, env, start, stop, accumulators)
             loop = self.w.loop(start, stop, const(I64, 1), accumulators)
             after = self.w.end_loop(loop, self.reduce_turn(j, env, loop.index, env.mask, list(loop.carried)))
         self.w.location = before
@@ -262,17 +281,19 @@ class NestWriter(Accesses):
         short = len(self.nest.body.instrs) <= SHORT_BODY
         return short and all(known) and not self.nest.guards and (not isinstance(extent, int) or extent >= 4 * APART)
 
-    def reduce_apart(self, j: int, env: Env, stop: Value, first: list[Value]) -> tuple[Value, list[Value]]:
+    def reduce_apart(
+        self, j: int, env: Env, start: Value, stop: Value, first: list[Value]
+    ) -> tuple[Value, list[Value]]:
         """Whole groups of ``APART`` turns, each turn of a group with accumulators of its own, which are joined by a
         fixed tree; where the turns that are left begin, and the accumulators so far."""
         w = self.w
         whole = (
-            w.and_(stop, const(I64, -APART))
+            w.add(start, w.and_(w.sub(stop, start), const(I64, -APART)))
             if stop.text.startswith("%")
             else const(I64, int(stop.text) // APART * APART)
         )
         fresh = [value for r in self.nest.reductions for value in self.initial(r)]  # first holds what came before
-        loop = w.loop(const(I64, 0), whole, const(I64, APART), first + fresh * (APART - 1))
+        loop = w.loop(start, whole, const(I64, APART), first + fresh * (APART - 1))
         after: list[Value] = []
         for turn in range(APART):
             index = loop.index if turn == 0 else w.add(loop.index, const(I64, turn))
@@ -434,6 +455,8 @@ class NestWriter(Accesses):
         """First and end of a reduced variable's loop, narrowed by its guards."""
         w = self.w
         start, stop = const(I64, 0), self.sizes.value(self.nest.extents[variable])
+        if self.stretch is not None and variable == self.nest.n_out:
+            start, stop = self.stretch
         for guard in self.nest.guards:
             if self.bound_of(guard) != variable:
                 continue

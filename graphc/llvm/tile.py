@@ -138,7 +138,7 @@ class TileWriter(NestWriter):
         """Write the nest's loops where the writer stands."""
         env = Env()
         self.at_level("post", 0, env)
-        self.output_level(0, env)
+        self.all_points(env)
 
     def column_blocks(self, turn: Turn, divided: bool) -> None:
         """Tiles along the columns: as many full ones as fit, the rest in vectors, the last one masked."""
@@ -356,8 +356,8 @@ class TileWriter(NestWriter):
         if j == len(self.nest.reduced):
             return self.multiply(env, sides, at, sums, rows, vectors)
         variable = self.nest.reduced[j]
-        extent = self.sizes.value(self.nest.extents[variable])
-        loop = w.loop(const(I64, 0), extent, const(I64, 1), sums)
+        start, stop = self.bounds(variable, env)
+        loop = w.loop(start, stop, const(I64, 1), sums)
         steps = [sides.left.flat.stride(variable), sides.right.flat.stride(variable)]
         if sides.packed:
             steps[1] = vectors * self.lanes
