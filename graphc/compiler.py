@@ -79,6 +79,7 @@ def compile(
     updates: Mapping[Tensor, Tensor] | None = None,
     train: Sequence[Tensor] | None = None,
     seed: int = 0,
+    record: bool = False,
     threads: int | None = None,
     fast_math: bool = True,
     assume_finite: bool = False,
@@ -104,6 +105,7 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
     updates: Mapping[Tensor, Tensor] | None = None,
     train: Sequence[Tensor] | None = None,
     seed: int = 0,
+    record: bool = False,
     threads: int | None = None,
     fast_math: bool = True,
     assume_finite: bool = False,
@@ -114,9 +116,9 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
 
     target: a scalar loss; without ``optimizer`` a tensor, or a list or dict of them, given back in the same form.
     outputs: further values that a step returns beside the loss. updates: ``{state or parameter: new value}`` beside the
-    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. threads: the
-    most that a call may use, by default ``GRAPHC_THREADS`` or all cores; short calls use one. fast_math: allow
-    rewrites that round otherwise.
+    optimizer's. train: the parameters to train, by default all. seed: of initial values and shuffling. record: let
+    ``fit`` keep norms of gradients and spreads of weights. threads: the most that a call may use, by default
+    ``GRAPHC_THREADS`` or all cores; short calls use one. fast_math: allow rewrites that round otherwise.
     assume_finite: allow those that hold for finite numbers alone. debug: check every kernel's result. cache: keep the
     program on disk.
 
@@ -131,14 +133,16 @@ def compile(  # the array API's and JAX's word for it; the builtin is not used h
         check_threads(threads)
         check_seed(seed)
         options = Options(fast_math, assume_finite, debug, cache, thread_count(threads))
-        if optimizer is None and (outputs or updates or train is not None):
+        if optimizer is None and (outputs or updates or train is not None or record):
             raise UsageError(
-                "compile: outputs=, updates= or train= given without an optimizer; a plain function has none"
+                "compile: outputs=, updates=, train= or record= given without an optimizer; a plain function has none"
             )
         with uncollected():
             if optimizer is None:
                 return compiled_function(target, options)
-            return compiled_step(check_loss(target), optimizer, outputs or {}, updates or {}, train, seed, options)
+            loss = check_loss(target)
+            declared = declare_step(loss, optimizer, outputs or {}, updates or {}, train, record)
+            return compiled_step(loss, declared, seed, options)
     except InternalError:
         raise
     except GraphcError as error:
@@ -153,17 +157,8 @@ def compiled_function(target: object, options: Options) -> Function:
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 
-def compiled_step(
-    loss: Tensor,
-    optimizer: Optimizer,
-    outputs: Mapping[str, Tensor],
-    updates: Mapping[Tensor, Tensor],
-    train: Sequence[Tensor] | None,
-    seed: int,
-    options: Options,
-) -> TrainStep:
-    """A training step with initial weights."""
-    declared = declare_step(loss, optimizer, outputs, updates, train)
+def compiled_step(loss: Tensor, declared: Declared, seed: int, options: Options) -> TrainStep:
+    """A training step with initial weights; ``loss`` is what it was declared of."""
     compiled, hit = compiled_program(declared, options)
     store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
     examine = examiner(declared, options)

@@ -28,7 +28,7 @@ from graphc.dsl.targets import (
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DefinitionError, NotDifferentiable, UsageError
 from graphc.graph.dtypes import int64
-from graphc.graph.formula import Formula, Read
+from graphc.graph.formula import Formula, Read, plain
 from graphc.graph.graph import LEAVES, NAMED, Graph, Node, Origin, Passage, copy_node, reachable, rebuild
 from graphc.graph.scalar import trace
 from graphc.graph.sizes import names as dims_of
@@ -144,8 +144,12 @@ def declare_step(
     outputs: Mapping[str, Tensor],
     updates: Mapping[Tensor, Tensor],
     train: Sequence[Tensor] | None,
+    record: bool = False,
 ) -> Declared:
-    """The graph of a training step: loss, further outputs, and updates over leaves that stand for the gradients."""
+    """The graph of a training step: loss, further outputs, and updates over leaves that stand for the gradients.
+
+    record: whether the gradients' norms are results too.
+    """
     further = tensors("compile: outputs", outputs)
     named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in further.items()}}
     first = intern(named)
@@ -174,7 +178,8 @@ def declare_step(
         graph.updates[interned.node[target]] = interned.node[value]
     _count_steps(graph)
     graph.outputs = {name: interned.node[tensor] for name, tensor in named.items()}
-    results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs))
+    norms = tuple((name, f"squared norm of d_{name}") for name in params) if record else ()
+    results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs), norms)
     graph = with_training(graph, True)
     return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS])
 
@@ -233,7 +238,7 @@ def derive(declared: Declared, fast_math: bool = True, passages: list[Passage] |
         source.note(node, [Origin(note=f"d_{name}")])
     step = Graph()
     new: dict[Node, Node] = {}
-    gradient = {gradient_name(n): c for n, c in zip(declared.trained, found.cotangents, strict=True)}
+    gradient = {gradient_name(n): c for n, c in zip(declared.trained, found.cotangents, strict=True) if c is not None}
     roots = [*source.outputs.values(), *[c for c in found.cotangents if c is not None]]
     late = [*updates.values(), *updates]
     for node in [*reachable(roots), *reachable(late)]:
@@ -246,10 +251,19 @@ def derive(declared: Declared, fast_math: bool = True, passages: list[Passage] |
         new[node] = copy_node(step, node, tuple(new[i] for i in node.inputs))
         step.note(new[node], source.origins.get(node, ()))
     step.outputs = {name: new[node] for name, node in source.outputs.items()}
+    for parameter, output in declared.results.recorded:
+        step.outputs[output] = _squared_norm(step, new[gradient[gradient_name(parameter)]])
     step.updates = {new[target]: new[value] for target, value in updates.items()}
     if passages is not None:
         passages.append(Passage("derived", source, step, new, tuple(step.nodes)))
     return Derived(step, found, source, stable)
+
+
+def _squared_norm(graph: Graph, node: Node) -> Node:
+    """The sum of a node's squares."""
+    index = plain(len(node.shape))
+    body = trace(lambda x: x * x, [node.dtype])
+    return graph.formula(Formula(node.shape, (), (), (Read(0, index),), body, "sum" if index else "none"), (node,))
 
 
 @contextmanager
@@ -338,6 +352,7 @@ def layout_of(program: Program, declared: Declared) -> Layout:
         declared.results,
         loss=final[declared.results.loss] if declared.results.loss else "",
         outputs=tuple((key, final[name]) for key, name in declared.results.outputs),
+        recorded=tuple((key, final[name]) for key, name in declared.results.recorded),
     )
     checks = [
         Check(

@@ -227,7 +227,7 @@ MISTAKES: dict[str, Mistake] = {
     "outputs_plain": (
         lambda: gc.compile(loss, outputs={"z": z}),  # type: ignore[call-overload]
         gc.UsageError,
-        "compile: outputs=, updates= or train= given without an optimizer; a plain function has none",
+        "compile: outputs=, updates=, train= or record= given without an optimizer; a plain function has none",
         HERE,
     ),
     "outputs_list": (

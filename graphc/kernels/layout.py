@@ -83,12 +83,14 @@ class Results:
     """What a call gives back, as names of buffers.
 
     kind "loss": the float in buffer ``loss``, with a dict of ``outputs`` (key, buffer) beside it where there are any;
-    "tensor": the one output; "list": the outputs in order; "dict": by key.
+    "tensor": the one output; "list": the outputs in order; "dict": by key. recorded: (parameter, buffer) of the squared
+    norm of each gradient, which no call gives back and ``fit`` averages.
     """
 
     kind: str
     loss: str = ""
     outputs: tuple[tuple[str, str], ...] = ()
+    recorded: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ def verify(layout: Layout) -> None:
     _known_dims("layout: cost_ns", (layout.cost_ns,), layout.dims)
     if layout.results.kind not in RESULT_KINDS:
         raise InternalError(f"layout: unknown kind of result {layout.results.kind!r}")
-    wanted = [name for _, name in layout.results.outputs] + ([layout.results.loss] if layout.results.loss else [])
+    wanted = [name for _, name in (*layout.results.outputs, *layout.results.recorded)]
+    wanted += [layout.results.loss] if layout.results.loss else []
     for name in wanted:
         if name not in seen:
             raise InternalError(f"layout: result {name!r} is not a buffer")
@@ -237,7 +240,10 @@ def _read(data: Mapping[str, object]) -> Layout:
         for row in rows(data["checks"])
     )
     results, arena = cast("dict[str, object]", data["results"]), cast("dict[str, object]", data["arena"])
-    outputs = tuple((str(key), str(name)) for key, name in cast("list[tuple[str, str]]", results["outputs"]))
+    outputs, recorded = (
+        tuple((str(key), str(name)) for key, name in cast("list[tuple[str, str]]", results[field]))
+        for field in ("outputs", "recorded")
+    )
     return Layout(
         tuple(map(str, items(data["dims"]))),
         buffers,
@@ -246,7 +252,7 @@ def _read(data: Mapping[str, object]) -> Layout:
             tuple(tuple(lower) for lower in cast("list[list[int]]", arena["below"])),
             tuple(cast("list[int]", arena["private"])),
         ),
-        Results(str(results["kind"]), str(results["loss"]), outputs),
+        Results(str(results["kind"]), str(results["loss"]), outputs, recorded),
         checks,
         size(data["cost_ns"]),
         str(data["batch_dim"]),

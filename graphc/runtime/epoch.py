@@ -60,11 +60,15 @@ class Sliced:
 
 @dataclass(frozen=True, slots=True)
 class Averaged:
-    """An output averaged over an epoch: its key, its buffer, and whether it has a row for each of the batch's."""
+    """An output averaged over an epoch: its key, its buffer, and whether it has a row for each of the batch's.
+
+    recorded: whether no call gives it back, and ``key`` is the parameter whose gradient's squared norm it is.
+    """
 
     key: str
     buffer: int
     by_row: bool
+    recorded: bool = False
 
 
 def word(name: str) -> int:
@@ -116,6 +120,7 @@ def averaged(layout: Layout) -> tuple[Averaged, ...]:
         by_row = bool(layout.batch_dim) and bool(shape) and shape[0] == dim(layout.batch_dim)
         if by_row or not any(layout.batch_dim in names(size) for size in shape):
             found.append(Averaged(key, number, by_row))
+    found += [Averaged(key, layout.index(name), False, True) for key, name in layout.results.recorded]
     return tuple(found)
 
 

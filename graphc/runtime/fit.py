@@ -19,6 +19,7 @@ from graphc.runtime.arguments import Array, gather
 from graphc.runtime.curve import curves_svg
 from graphc.runtime.memory import zeroed
 from graphc.runtime.program import Context, Program
+from graphc.runtime.spread import Spread, spread_of, spreads_svg
 from graphc.structs import dataclass, field
 
 _CHUNK_S = 0.025
@@ -50,6 +51,9 @@ class History:
 
     losses: the mean loss a sample of each epoch. step_losses: the loss of each step. outputs: the mean of each further
     output, a row an epoch. validation: the mean loss a sample on the validation data after each epoch. seconds: in all.
+
+    Of a step compiled with ``record=True`` also: gradient_norms, for each parameter the root of the mean square, over
+    each epoch's steps, of its gradient's norm; weights: how each parameter's elements are spread after each epoch.
     """
 
     losses: list[float]
@@ -57,6 +61,8 @@ class History:
     outputs: dict[str, Doubles]
     validation: list[float]
     seconds: float
+    gradient_norms: dict[str, Doubles] = field(default_factory=dict)
+    weights: dict[str, list[Spread]] = field(default_factory=dict)
 
     def plot(self, path: str = "") -> object:
         """A Matplotlib figure of the losses by epoch, saved to ``path`` where one is given.
@@ -81,9 +87,14 @@ class History:
         return figure
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the losses as a curve, and the last ones in words."""
+        """What a notebook shows: the losses as a curve and the last one in words; gradients and weights if recorded."""
         curves = {"training": self.losses} | ({"validation": self.validation} if self.validation else {})
-        return f"<p>{escape(repr(self))}</p>{curves_svg(curves)}"
+        parts = [f"<p>{escape(repr(self))}</p>{curves_svg(curves)}"]
+        if self.gradient_norms:
+            norms = curves_svg({name: norm.tolist() for name, norm in self.gradient_norms.items()})
+            parts.append(f"<h4>Norms of the gradients</h4>{norms}")
+            parts.append(f"<h4>Weights: all, nine tenths, half, the middle</h4>{spreads_svg(self.weights)}")
+        return "".join(parts)
 
     def __repr__(self) -> str:
         last = f", last loss {self.losses[-1]:.6g}" if self.losses else ""
@@ -99,6 +110,8 @@ class _Record:
     used: int = 0
     outputs: dict[str, list[Doubles]] = field(default_factory=dict)
     validation: list[float] = field(default_factory=list)
+    norms: dict[str, list[Doubles]] = field(default_factory=dict)
+    weights: dict[str, list[Spread]] = field(default_factory=dict)
 
     def room(self, wanted: int, left: int) -> Doubles:
         """Where the next losses go: up to ``wanted`` of the ``left`` that are to come, at least one."""
@@ -136,8 +149,9 @@ def train(
     if options.epochs:
         _loop(plan, options, judge, record)
     outputs = {key: np.concatenate(rows) for key, rows in record.outputs.items()}
+    norms = {name: np.sqrt(np.concatenate(rows)) for name, rows in record.norms.items()}
     seconds = time.perf_counter() - started
-    return History(record.losses, record.step_losses(), outputs, record.validation, seconds)
+    return History(record.losses, record.step_losses(), outputs, record.validation, seconds, norms, record.weights)
 
 
 def _check_options(program: Program, options: FitOptions) -> None:
@@ -184,6 +198,7 @@ class _Plan:
         self.words = (ctypes.c_int64 * n_words)()
         self.doubles = (ctypes.c_double * n_words).from_buffer(self.words)
         self.order = np.arange(self.n_rows) if options.shuffle else np.empty(0, np.int64)
+        self.recorded = [name for name, _ in layout.results.recorded]
         self.shuffles_here = options.shuffle and self.n_rows > _SHUFFLE_BLOCK
         values = {
             "n_full": n_full, "n_steps": self.n_steps, "rows": rows, "tail_rows": tail, "n_rows": self.n_rows,
@@ -267,7 +282,7 @@ def _run_block(
     plan.set("epoch", 0)
     plan.set("step", 0)
     plan.set("n_epochs", n_epochs)
-    plan.set("pauses", judge is not None or plan.shuffles_here)
+    plan.set("pauses", judge is not None or plan.shuffles_here or bool(plan.recorded))
     entry = plan.program.epoch_entry()
     address = ctypes.addressof(plan.words)
     before, seen, taken = len(record.losses), 0, 0
@@ -290,6 +305,7 @@ def _run_block(
         if ended > seen:
             _take_epochs(plan, seen, ended, record)
             seen = ended
+            _take_weights(plan, record)
             if judge is not None:
                 record.validation.append(judge())
         if bar is not None:
@@ -320,7 +336,15 @@ def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[
 def _take_epochs(plan: _Plan, first: int, last: int, record: _Record) -> None:
     record.losses.extend(plan.epoch_losses[first:last].tolist())
     for item, means in zip(plan.outputs, plan.means, strict=True):
-        record.outputs.setdefault(item.key, []).append(means[first:last].copy())
+        kept = record.norms if item.recorded else record.outputs
+        kept.setdefault(item.key, []).append(means[first:last].copy())
+
+
+def _take_weights(plan: _Plan, record: _Record) -> None:
+    """Note how the weights are spread now, where that is recorded."""
+    for name in plan.recorded:
+        assert plan.program.store is not None  # a step that records has one
+        record.weights.setdefault(name, []).append(spread_of(plan.program.store[name]))
 
 
 def _shuffle(plan: _Plan) -> None:
