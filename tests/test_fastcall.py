@@ -155,7 +155,7 @@ def test_a_step_with_native_calls_is_released(bare: Compiled, rng: np.random.Gen
     step = handmade.make_step(bare)
     step(**handmade.batch(rng, 4))
     assert isinstance(step, TrainStep) and type(step).__name__ == "TrainStep"
-    alive = weakref.ref(step.program._native.keep[0])
+    alive = weakref.ref(step.program._native.keep[-1])
     call = type(step).__call__
     del step
     gc.collect()
