@@ -225,3 +225,10 @@ def test_shown_rewrites_say_what_fired_and_why() -> None:
     assert re.search(r"^  0  stabilise: [a-z-]+ \(\w+\)  at .*test_links\.py:\d+", shown, re.MULTILINE)
     firings = re.findall(r"^       \S.*\n    =  \S", shown, re.MULTILINE)
     assert len(firings) > 10
+
+
+def test_an_input_that_is_read_by_another_shape_leads_to_its_loads() -> None:
+    a, b = gc.input("a", (4, 6)), gc.input("b", (3, 8))
+    found = links_of(declared_of(gc.compile(gc.exp(a) + gc.reshape(b, (4, 6)))), Options())
+    value = only(found, "b")
+    assert found.asm_of(value) and all(found.listing[n - 1].loads for n in value.lines)

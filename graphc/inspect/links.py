@@ -96,7 +96,7 @@ def link(
     """
     trail = Trail(passages, offsets)
     behind = next(k for k, p in enumerate(passages) if p.before is rewritten)
-    by_node = _lines_of(listing)
+    by_node = _lines_of(listing, passages[-1].made)
     values: list[Value] = []
     origins: dict[int, dict[int, None]] = {}  # node number of the last graph -> values, by place
     first = len(graphs[DECLARED].live())  # the place of the first derived value
@@ -159,13 +159,13 @@ class _Lines:
         return tuple(sorted(found))
 
 
-def _lines_of(listing: Sequence[Line]) -> _Lines:
+def _lines_of(listing: Sequence[Line], nodes: Sequence[Node]) -> _Lines:
     made: dict[int, list[int]] = {}
     loaded: dict[int, list[int]] = {}
     for number, line in enumerate(listing, 1):
         for node in line.nodes:
             made.setdefault(node, []).append(number)
-        for node in line.loads:
+        for node in dict.fromkeys([*line.loads, *(base(nodes[n]).number for n in line.loads)]):
             loaded.setdefault(node, []).append(number)
     return _Lines(made, loaded)
 

@@ -56,9 +56,12 @@ def links_data(links: Links) -> Data:
         for v in links.values
     ]  # fmt: skip
     listing = [
-        {"text": line.text, "kernel": line.kernel, "serves": bool(line.nodes) or line.part in ("loop", "head")}
+        {
+            "text": line.text, "kernel": line.kernel, "head": line.part == "head",
+            "serves": bool(line.nodes) or line.part in ("loop", "head"),
+        }
         for line in links.listing
-    ]
+    ]  # fmt: skip
     return {
         "values": values, "listing": listing, "served": links.served,
         "instead": {str(line): others for line, others in links.instead.items() if others},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Code, Condition, Flat, IndexCheck, Kernel, Nest, Program
@@ -108,7 +110,7 @@ class _Lister:
             depth += 1
         if nest.guards:
             conditions = " and ".join(_condition(self.program, g) for g in nest.guards)
-            self.add(depth, f"if {conditions}:", "guard", 0)
+            self.add(depth, f"if {conditions}:", "guard", 0, (), self.asked_by(nest.guards))
             depth += 1
         if nest.reductions:
             self.code(depth, nest, "body", nest.body, "b")
@@ -137,8 +139,12 @@ class _Lister:
 
     def asked(self, access: Access) -> tuple[int, ...]:
         """The nodes that an access reads to know its place."""
-        buffers = [d.buffer for d in access.data] + [g.data[0] for g in access.guards if g.data is not None]
-        return tuple(dict.fromkeys(self.program.buffers[k].node for k in buffers))
+        found = [self.program.buffers[d.buffer].node for d in access.data]
+        return tuple(dict.fromkeys([*found, *self.asked_by(access.guards)]))
+
+    def asked_by(self, guards: Sequence[Condition]) -> tuple[int, ...]:
+        """The nodes that guards compare with."""
+        return tuple(dict.fromkeys(self.program.buffers[g.data[0]].node for g in guards if g.data is not None))
 
 
 def _note(nest: Nest, v: int) -> str:

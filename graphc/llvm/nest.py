@@ -355,7 +355,9 @@ class NestWriter(Accesses):
                 continue
             old = accumulators[at]
             at += 1
+            self.at("guard", 0)
             condition = self.condition(self.loop_guards(), env, self.lanes)
+            self.at("reduce", number)
             if env.mask is not None and self.vector in self.nest.reduced:
                 condition = env.mask if condition is None else w.and_(condition, env.mask)
             result.append(self._combined(reduction, old, condition, env))

@@ -42,6 +42,7 @@ class Loop:
     exit: str
     phi_at: int
     always: bool
+    location: int = 0
 
 
 @dataclass(slots=True)
@@ -551,7 +552,8 @@ class Writer:
         # The phis' second operands are known when the loop closes: a line is kept for each.
         phi_at = len(self.lines)
         self.lines.extend([""] * (1 + len(inside)))
-        return Loop(index, inside, start, stop, step, tuple(carried), guard, preheader, body, exit_, phi_at, always)
+        values = (index, inside, start, stop, step, tuple(carried))
+        return Loop(*values, guard, preheader, body, exit_, phi_at, always, self.location)
 
     def end_loop(self, loop: Loop, new_values: Sequence[Value] = ()) -> list[Value]:
         """Close the loop; the carried values after the last turn, or the initial ones if there was none."""
@@ -578,7 +580,8 @@ class Writer:
         inside = tuple(self.fresh(v.type) for v in carried)
         phi_at = len(self.lines)
         self.lines.extend([""] * len(inside))
-        return Loop(none, inside, none, none, none, tuple(carried), before, before, body, exit_, phi_at, True)
+        values = (none, inside, none, none, none, tuple(carried))
+        return Loop(*values, before, before, body, exit_, phi_at, True, self.location)
 
     def end_repeat(self, loop: Loop, new_values: Sequence[Value], again: Value) -> list[Value]:
         """Close a ``repeat``: another turn while the i1 ``again`` is set; the values after the last turn."""
@@ -593,7 +596,8 @@ class Writer:
         if not inside.type == first.type == later.type:
             raise InternalError(f"end_loop: carried value of types {first.type} and {later.type}")
         ways = f"[ {first.text}, %{loop.preheader} ], [ {later.text}, %{latch} ]"
-        self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}"
+        where = f"{_LOCATION}{loop.location}" if loop.location else ""
+        self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}{where}"
 
     def if_(self, cond: Value, expected: bool | None = None) -> If:
         """Open a conditional block; values leave it through memory, or by ``phi`` with the labels in ``block``."""

@@ -28,6 +28,7 @@ from graphc.notation.tree import (
 _LETTERS = dict(zip(GREEK, "αβγδεζηθικλμνξπρστφχψω", strict=True))
 _SIGNS = {"*": "&#x2062;", "-": "−", "and": "∧", "or": "∨", "%": "mod", "Σ": "∑", "Π": "∏"}  # 2062: invisible times
 _LARGE = ("Σ", "Π")
+_TALL = ("<mfrac", "<munder", "<msqrt", "<mroot", "<mtable")
 
 
 def lines_mathml(lines: Sequence[Line], dims: bool = False) -> str:
@@ -99,7 +100,9 @@ def _row(parts: Sequence[str]) -> str:
 
 
 def _fenced(inner: str, left: str = "(", right: str = ")") -> str:
-    return f'<mrow><mo form="prefix">{left}</mo>{inner}<mo form="postfix">{right}</mo></mrow>'
+    tall = any(element in inner for element in _TALL)  # else brackets keep to the line, whatever font there is
+    own = "" if tall else ' stretchy="false"'
+    return f'<mrow><mo form="prefix"{own}>{left}</mo>{inner}<mo form="postfix"{own}>{right}</mo></mrow>'
 
 
 def _text_of(text: str) -> str:

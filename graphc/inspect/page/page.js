@@ -51,6 +51,10 @@ const chosen = {
   },
 };
 
+const namesOf = (lines) => {
+  const names = [...new Set(lines.flatMap((line) => served[line - 1].map((v) => values[v].name)))];
+  return names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "");
+};
 const linesOf = (kernel) => listing.flatMap((line, at) => (line.kernel === kernel && line.serves ? [at + 1] : []));
 
 function select(kind, id, push = true) {
@@ -138,7 +142,7 @@ const panes = [
     data.phases.map((p) => `<tr>${p.map((cell) => `<td>${safe(cell)}</td>`).join("")}</tr>`)) + "<h2>In order</h2>" +
     rewrites.map((r, at) => `<div class="entry" ${go("rewrite", at)}><b>${safe(r.rule)}</b> <i>${safe(r.phase)}, ${r.label}${r.place ? ", at " + safe(r.place) : ""}</i>\n${safe(r.before)}\n= ${safe(r.after)}\n<i>${safe(r.why)}</i></div>`).join("") },
   { column: "middle", name: "Kernels", kinds: ["line"], html: () => `<div class="code">${listing.map((line, at) =>
-    line.kernel < 0 ? '<span class="plain"> </span>' : `<span ${go("line", at + 1)}><span class="number">${at + 1}</span>${safe(line.text)}</span>`).join("")}</div>` },
+    line.kernel < 0 ? '<span class="plain"> </span>' : `<span ${go("line", at + 1)}><span class="number">${at + 1}</span>${safe(line.text)}${line.head ? `<i>  ${safe(namesOf([at + 1]))}</i>` : ""}</span>`).join("")}</div>` },
   { column: "middle", name: "Cost", kinds: ["kernel"], html: () => `<p>${safe(data.cost)}</p>` + table(
     ["kernel", "operations", "bytes", `predicted${data.sizes}`],
     kernels.map((k, at) => row("kernel", at, [safe(k.name), safe(k.operations), safe(k.bytes), `<span class="bar" style="width:${(6 * k.time / most).toFixed(2)}em"></span>${k.time.toLocaleString("en")} ns`]))) },
@@ -317,6 +321,15 @@ function follow(target) {
   return false;
 }
 document.addEventListener("click", (event) => follow(event.target));
+
+const sourcesOf = { asm: (id) => data.asm.spans[id][3], llvm: (id) => data.llvm.spans[id][3], line: (id) => [id] };
+document.addEventListener("mouseover", (event) => { // code says whom it serves before it is clicked
+  const part = event.target.closest("[data-go]");
+  const lines = part && !part.title && sourcesOf[part.dataset.go];
+  if (!lines) return;
+  const own = lines(Number(part.dataset.id));
+  part.title = `${own.map((l) => listing[l - 1].text.trim()).slice(0, 4).join("\n")}\n${namesOf(own)}`;
+});
 
 function step(by) {
   const pane = panes.find((p) => p.name === "Formulas");
