@@ -4,7 +4,7 @@ Declare tensors and what follows from them, read the derivatives, compile forwar
 function, and train it.
 """
 
-from graphc.compiler import compile, draw, explain
+from graphc.compiler import compile
 from graphc.diff.derivatives import (
     grad,
     hessian,
@@ -177,6 +177,7 @@ from graphc.graph.sizes import Size
 from graphc.graph.sym import sym
 from graphc.inspect.draw import curves
 from graphc.runtime.step import Function, TrainStep
+from graphc.study import draw, explain
 
 __version__ = "0.1.0"
 

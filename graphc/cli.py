@@ -19,7 +19,7 @@ from typing import TextIO
 
 import numpy as np
 
-from graphc import __version__, compiler, errors, look
+from graphc import __version__, compiler, errors, look, study
 from graphc.data import digits
 from graphc.dsl import functions, init, optim
 from graphc.dsl.composite import cross_entropy, mean
@@ -278,7 +278,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    report = compiler.check(_loaded(given.target), given.seed)
+    report = study.check(_loaded(given.target), given.seed)
     for line in str(report).splitlines():
         colour = _RED if line.startswith("FAIL") else _GREEN if line.startswith("ok") else ""
         word = line[:4] if colour else ""
@@ -288,10 +288,10 @@ def _check(given: argparse.Namespace) -> int:
 
 def _bench(given: argparse.Namespace) -> int:
     step, sizes = _loaded(given.target), dict(given.size)
-    print(compiler.bench(step, sizes, given.seconds))
+    print(study.bench(step, sizes, given.seconds))
     if given.kernels:
         print()
-        print(step.profile(given.seconds, **compiler.inputs_for(step, sizes)))
+        print(step.profile(given.seconds, **study.inputs_for(step, sizes)))
     return 0
 
 

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc import probes
 from graphc.errors import NonFiniteError
 from graphc.inspect.autopsy import Autopsy
+from graphc.runtime import program
 from graphc.runtime.step import TrainStep
+from graphc.runtime.team import thread_count
 
 N = gc.dim("N")
 Data = Mapping[str, Any]
@@ -263,6 +266,36 @@ def test_debug_keeps_the_bits(rng: np.random.Generator) -> None:
     for _ in range(3):
         assert steps[0](**data) == steps[1](**data)
     assert values(steps[0]) == values(steps[1])
+
+
+def test_a_team_finds_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    if thread_count(2) < 2:
+        pytest.skip("one core")
+    monkeypatch.setattr(program, "_ALWAYS", 1)
+    x = gc.input("x", (N, 64))
+    w = gc.param("w", (64, 64), init=gc.init.he_normal())
+    loss = gc.mean(gc.log(gc.exp(gc.tanh(x @ w)) - 1))  # log
+    step = gc.compile(loss, gc.optim.sgd(lr=0.1), debug=True, threads=2)
+    before = values(step)
+    with pytest.raises(NonFiniteError) as raised:
+        step(x=np.full((2048, 64), 0.5, np.float32))
+    found = raised.value.autopsy
+    assert isinstance(found, Autopsy)
+    assert told(raised.value).splitlines()[1] == "  <log>"
+    assert values(step) == before
+
+
+def test_without_a_finding_the_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where fusion alone rounds to an infinity."""
+    monkeypatch.setattr(probes, "autopsy", lambda *given: None)
+    step, data = exp_overflows()
+    with pytest.raises(NonFiniteError) as raised:
+        step(**data)
+    head, line, end = told(raised.value).splitlines()
+    assert re.fullmatch(r"debug: inf at position 1 of scale \(.*exp.*\), computed from x, w", head)
+    assert line.startswith("  <")
+    assert end == "  weights and states are as before it"
+    assert raised.value.autopsy is None
 
 
 def test_a_long_way_is_cut() -> None:
