@@ -27,6 +27,8 @@ from graphc.graph.formula import (
 from graphc.graph.graph import Graph, Node, Origin, Passage, copy_node, rebuild, users
 from graphc.graph.scalar import BodyBuilder, Scalar, trace
 from graphc.graph.sizes import SizeLike, at_most
+from graphc.kernels.form import LANES
+from graphc.kernels.schedule import NOMINAL, nominal, pays_as_dots
 from graphc.ops.combiners import COMBINERS
 from graphc.ops.special import SPECIAL
 from graphc.rewrite.solve import solve, tidy
@@ -277,7 +279,23 @@ def _laid_out(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         for number, column in ((product.left, None), (product.right, product.column)):
             if not _lies_well(formula, formula.reads[number], column):
                 formula, operands = _copied(graph, formula, operands, number, column)
+        left, right = product.left, product.right
+        for few, own, many in ((left, product.row, right), (right, product.column, left)):
+            if _is_few(formula, formula.reads[few], own, formula.reads[many]):
+                formula, operands = _copied(graph, formula, operands, few, formula.reduced()[0])
     return graph.formula(formula, operands)
+
+
+def _is_few(formula: Formula, few: Read, own: int, many: Read) -> bool:
+    """Whether an operand with the variable ``own`` is worth copying so that it lies along the sum as the other does:
+    the product is then dot products, for which the other need not be turned."""
+    summed = formula.reduced()
+    if len(summed) != 1 or [read.index[-1] == var(summed[0]) for read in (few, many)] != [False, True]:
+        return False
+    extents, lanes = formula.extents, LANES[formula.dtype.name]
+    others = [v for v in _variables(many) if v != summed[0]]
+    enough = any(nominal(extents[v]) >= NOMINAL for v in others)
+    return enough and extents[own] != 1 and pays_as_dots(extents[own], extents[summed[0]], lanes)
 
 
 def _lies_well(formula: Formula, read: Read, column: int | None) -> bool:

@@ -150,6 +150,7 @@ def _tile(nest: Nest) -> Schedule | None:
     other's in rows. None where neither operand lies side by side along its own last axis or the summed index.
     """
     first, second = nest.loads[:2]
+    lanes = LANES[nest.reductions[0].dtype.name]
     found: list[tuple[float, Schedule]] = []
     for left, right in ((first, second), (second, first)):
         columns = [v for v in range(nest.n_out) if right.moves_with(v) and not left.moves_with(v)]
@@ -158,7 +159,9 @@ def _tile(nest: Nest) -> Schedule | None:
         turned = right.flat.stride(column) != 1
         if turned and (len(nest.reduced) != 1 or right.flat.stride(nest.n_out) != 1):
             continue
-        found.append((_tile_cost(nest, column, row, turned), _tiled(nest, left, right, column, row, turned)))
+        tiled = _tiled(nest, left, right, column, row, turned)
+        few = tiled.dots and pays_as_dots(nest.extents[row], nest.extents[nest.n_out], lanes)
+        found.append((0 if few else _tile_cost(nest, column, row, turned), tiled))
     return min(found, key=lambda f: (f[0], -f[1].vector))[1] if found else None
 
 
@@ -198,9 +201,20 @@ def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turne
 
 def _most_dots(nest: Nest, left: Access) -> int:
     """The most rows whose dot products cost less than turning the right operand, if both lie along the sum."""
-    if left.flat.stride(nest.n_out) != 1:
-        return 0
-    return min(MOST_DOTS, TURNING * nominal(nest.extents[nest.n_out]) // JOINING)
+    return most_dots(nest.extents[nest.n_out]) if left.flat.stride(nest.n_out) == 1 else 0
+
+
+def most_dots(depth: SizeLike) -> int:
+    """The most rows for which dot products of that many terms cost less than turning the other operand."""
+    return min(MOST_DOTS, TURNING * nominal(depth) // JOINING)
+
+
+def pays_as_dots(few: SizeLike, depth: SizeLike, lanes: int) -> bool:
+    """Whether a product of a few columns by many rows, where both lie along the sum, costs less as dot products than as
+    tiles that hold the few columns in a vector."""
+    if not isinstance(few, int) or few > most_dots(depth):
+        return False
+    return (nominal(depth) + JOINING) * few * (NOMINAL // lanes + 1) <= nominal(depth) * NOMINAL
 
 
 def _is_far(nest: Nest, right: Access, down: int, rows: SizeLike) -> bool:
