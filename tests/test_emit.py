@@ -86,3 +86,16 @@ def test_reduced_over_an_outer_and_an_inner_axis(combine: str, inner: int, rng: 
     for shape in ((rows, inner, 6), (rows, columns, 6)):
         found = gc.compile(reduce(gc.input("x", shape, dtype="float64"), axis=(0, 1)))(x=given)
         np.testing.assert_allclose(found, wanted, rtol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_update_of_arrays_beyond_the_caches(n: int, rng: np.random.Generator) -> None:
+    """Weights so large that their lines are asked for during the sums, with rows and columns that fill no tile."""
+    size = gc.dim("N")
+    w = gc.param("w", (1030, 1003), init=gc.init.zeros())
+    x, t = gc.input("x", (size, 1030)), gc.input("t", (size, 1003))
+    step = gc.compile(gc.sum(t * (x @ w)), gc.optim.sgd(lr=0.5, momentum=0.5), cache=False)
+    given = [rng.standard_normal((n, k)).astype(np.float32) for k in (1030, 1003)]
+    for _ in range(2):
+        step(x=given[0], t=given[1])
+    np.testing.assert_allclose(step.params["w"], -1.25 * given[0].T @ given[1], rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@
 Each turn of the innermost loop loads ``rows`` numbers of the left operand and ``vectors`` registers of the right one,
 and adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4; the right
 operand is packed where that pays, the left one never). What is done to the result (bias, activation, update) runs on
-the tile before it leaves the cache.
+the tile before it leaves the cache (``after.py``).
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ from collections.abc import Callable
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Nest
 from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE
-from graphc.llvm.access import CONTEXT, HEAD, I64, Env
-from graphc.llvm.nest import NestWriter
+from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.after import LINES, AfterWriter
 from graphc.llvm.panel import line, pack
-from graphc.llvm.scalars import MEMORY, is_float
+from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
 from graphc.llvm.text import Value, Writer, const, vector
 from graphc.structs import dataclass, replace
 
-INLINE_POST = 32  # instructions of all registers; a longer post program is written once, over the tile in memory
-
-LARGE_POINTS = 1 << 20  # elements that only the outermost cache or memory holds
 LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
@@ -62,7 +59,7 @@ def fitted(nest: Nest, target: Target) -> Nest:
     return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors)))
 
 
-class TileWriter(NestWriter):
+class TileWriter(AfterWriter):
     """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads.
 
     tile_rows, across: rows and vectors of the tiles that are being written."""
@@ -266,42 +263,16 @@ class TileWriter(NestWriter):
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
             return
-        self.fetch_ahead(env, rows, vectors)
+        ahead = self.lines_ahead(env, rows, vectors)
         memory = w.alloca(kind, rows * vectors)
         count = const(I64, self.lanes)
         if env.mask is not None:
             count = w.sub(self.sizes.value(self.nest.extents[self.vector]), env.index[self.vector])
             count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
         name = self.sums_function(env, sides, begin, rows, vectors)
-        w.call(name, "void", [CONTEXT, start, start_right, memory, count])
+        w.call(name, "void", [CONTEXT, start, start_right, memory, count, ahead])
         w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
-
-    def fetch_ahead(self, env: Env, rows: int, vectors: int) -> None:
-        """Ask for what the post program will read of large arrays, so that it arrives while the sums are made: their
-        rows are far apart, and no hardware foresees the next tile."""
-        w = self.w
-        column, row = self.vector, self.nest.schedule.tile_row
-        points = self.nest.extents[column] * self.nest.extents[row]
-        far = [a for a in self.nest.loads[2:] if a.flat.stride(column) == 1 and a.flat.stride(row) != 0 and not a.data]
-        if not far or (isinstance(points, int) and points * len(far) < LARGE_POINTS):
-            return
-        down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
-        at = env.inner()
-        at.index[row] = w.add(env.index[row], down.index)
-        for access in far:
-            start = w.gep(self.pointers[access.buffer], self.offset(access.flat, at), self.memory(access))
-            for c in range(vectors):
-                address = w.gep(start, const(I64, c * self.lanes), self.memory(access))
-                how = [const("i32", 1), const("i32", 3), const("i32", 1)]  # to be written, to be kept, data
-                w.intrinsic("llvm.prefetch", "void", [address, *how], ["ptr"])
-        w.end_loop(down)
-
-    def is_short(self) -> bool:
-        """Whether the post program is short enough to be written for every register of the tile."""
-        rows, vectors = self.nest.schedule.tile
-        own = sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const"))
-        return (own + len(self.nest.stores)) * rows * vectors <= INLINE_POST
 
     def sums_function(self, env: Env, sides: Sides, begin: list[Value], rows: int, vectors: int) -> str:
         """The name of a function that writes one tile's sums to memory.
@@ -322,11 +293,16 @@ class TileWriter(NestWriter):
         for size in sizes.prepared():
             self.sizes.prepare(size)
         inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
-        sums = self.sum_level(0, inner, sides, [left, right], begin, rows, vectors)
+        each = None
+        if self.far():  # lines for a step of the sum, in 65536ths
+            depth = self.sizes.value(self.nest.extents[self.nest.n_out])
+            depth = self.w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
+            each = self.w.new(I64, f"udiv i64 {rows * vectors * len(self.far()) << 16}, {depth.text}")
+        sums = self.sum_level(0, inner, sides, [left, right], begin, rows, vectors, each)
         for k, value in enumerate(sums):
             self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         self.w.ret()
-        module.define(name, "void", [CONTEXT, left, right, out, count], self.w, "internal", "noinline")
+        module.define(name, "void", [CONTEXT, left, right, out, count, LINES], self.w, "internal", "noinline")
         self.w, self.sizes = caller, sizes
         return name
 
@@ -335,23 +311,24 @@ class TileWriter(NestWriter):
         number = self.nest.loads.index(access)
         return self.at("body", next(k for k, i in enumerate(self.nest.body.instrs) if i.attr == number))
 
-    def element_type(self) -> str:
-        """The type of one product."""
-        return MEMORY[self.nest.reductions[0].dtype.name]
-
-    def memory(self, access: Access) -> str:
-        """The element type of an access in memory."""
-        return MEMORY[self.buffers[access.buffer].dtype.name]
-
     def operands(self) -> tuple[Access, Access]:
         """The load that moves with the columns, and the one that does not."""
         first, second = self.nest.loads[0], self.nest.loads[1]
         return (first, second) if first.moves_with(self.vector) else (second, first)
 
     def sum_level(
-        self, j: int, env: Env, sides: Sides, at: list[Value], sums: list[Value], rows: int, vectors: int
+        self,
+        j: int,
+        env: Env,
+        sides: Sides,
+        at: list[Value],
+        sums: list[Value],
+        rows: int,
+        vectors: int,
+        each: Value | None = None,
     ) -> list[Value]:
-        """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it."""
+        """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it. each: of the
+        lines of ``LINES`` that are asked for at every step, in 65536ths."""
         w = self.w
         if j == len(self.nest.reduced):
             return self.multiply(env, sides, at, sums, rows, vectors)
@@ -366,6 +343,8 @@ class TileWriter(NestWriter):
             w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
             for p, step, kind in zip(at, steps, kinds, strict=True)
         ]
+        if each is not None:
+            self.fetch(loop.index, each)
         after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
         return w.end_loop(loop, after)
 
@@ -397,128 +376,3 @@ class TileWriter(NestWriter):
         if isinstance(stride, int):
             return const(I64, stride * times)
         return self.w.mul(self.sizes.value(stride), const(I64, times))
-
-    def leave_registers(self, env: Env, sums: list[Value], rows: int, vectors: int) -> None:
-        """Run the post program on every register and store."""
-        for c in range(vectors):
-            inner = self.cell_column(env, const(I64, c * self.lanes), c == vectors - 1)
-            for r in range(rows):
-                self.cell(inner, const(I64, r), sums[r * vectors + c])
-
-    def leave_memory(self, env: Env, memory: Value, kind: str, rows: int, vectors: int) -> None:
-        """Run the post program on a tile in memory, by the nest's one function for that."""
-        w = self.w
-        whole, rest = vectors, const(I64, 0)
-        if env.mask is not None:
-            whole = vectors - 1
-            first = w.add(env.index[self.vector], const(I64, whole * self.lanes))
-            rest = w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
-        index = [env.index[v] for v in self.nest.schedule.order]
-        shape = [const(I64, rows), const(I64, whole), rest, const(I64, vectors)]
-        w.call(self.post_function(kind), "void", [CONTEXT, memory, *index, *shape])
-
-    def post_function(self, kind: str) -> str:
-        """The name of the function that runs the post program on a tile in memory and stores: written once a nest, for
-        whole vectors and for a masked one."""
-        name = f"{self.nest.name}_post"
-        module = self.w.module
-        if name in module.functions:
-            return name
-        memory = Value("%memory", "ptr")
-        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
-        rows, whole, rest, across = (Value(text, I64) for text in ("%rows", "%whole", "%rest", "%across"))
-        caller, sizes, pointers = self.w, self.sizes, self.pointers
-        w = self.w = Writer(module)
-        self.at(*HEAD)
-        self.pointers = {k: self.locate(w, k) for k in pointers}
-        self.sizes = Sizes(w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
-            self.sizes.prepare(size)
-        env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-        self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
-        extent = self.nest.extents[self.vector]
-        if not isinstance(extent, int) or extent >= self.lanes:
-            loop = w.loop(const(I64, 0), whole, const(I64, 1))
-            inner = self.cell_column(env, w.mul(loop.index, const(I64, self.lanes)), False)
-            self.memory_rows(inner, memory, kind, loop.index, rows, across)
-            w.end_loop(loop)
-        if not isinstance(extent, int) or extent % self.lanes:
-            masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
-            env = env.inner(mask=w.lane_mask(self.lanes, rest))
-            inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
-            self.memory_rows(inner, memory, kind, whole, rows, across)
-            w.end_if(masked)
-        w.ret()
-        params = [CONTEXT, memory, *index, rows, whole, rest, across]
-        module.define(name, "void", params, w, "internal", "noinline")
-        self.w, self.sizes, self.pointers = caller, sizes, pointers
-        return name
-
-    def memory_rows(self, env: Env, memory: Value, kind: str, column: Value, rows: Value, across: Value) -> None:
-        """The cells of one column of a tile in memory, in a loop.
-
-        Under a mask, values that are updated in place wait until all rows are computed: a processor compares the
-        address of a load with those of stores before it without their masks, and a row ends where the next begins.
-        """
-        w = self.w
-        waiting = self.waiting() if env.mask is not None else []
-        down = w.loop(const(I64, 0), rows, const(I64, 1))
-        place = w.add(w.mul(down.index, across), column)
-        value = w.load(kind, w.gep(memory, place, kind), 64)
-        inner = self.row(env, down.index)
-        if not waiting:
-            self.finish(inner, [value])
-            w.end_loop(down)
-            return
-        self.compute(inner, [value])
-        for store, aside in zip(self.nest.stores, waiting, strict=True):
-            wide = self.operand("post", store.value, inner, True)
-            w.store(wide, w.gep(aside, down.index, wide.type), 64)
-        w.end_loop(down)
-        again = w.loop(const(I64, 0), rows, const(I64, 1))
-        inner = self.row(env, again.index)
-        for number, (store, aside) in enumerate(zip(self.nest.stores, waiting, strict=True)):
-            before = self.at("store", number)
-            stored = vector(MEMORY[self.buffers[store.access.buffer].dtype.name], self.lanes)
-            self.store(
-                store.access, w.load(stored, w.gep(aside, again.index, stored), 64), store.add, inner, inner.mask
-            )
-            w.location = before
-        w.end_loop(again)
-
-    def waiting(self) -> list[Value]:
-        """Memory for the values of each store of a column of a tile, if some are updated in place."""
-        places = [s.access.buffer for s in self.nest.stores]
-        if not any(load.buffer in places for load in self.nest.loads) or any(
-            self.buffers[k].dtype.kind == "b" for k in places
-        ):
-            return []
-        kinds = [vector(MEMORY[self.buffers[k].dtype.name], self.lanes) for k in places]
-        return [self.w.alloca(kind, self.nest.schedule.tile[0]) for kind in kinds]
-
-    def evaluate_without(self, env: Env, variables: tuple[int, ...]) -> None:
-        """Write what the post program needs that depends on none of ``variables``."""
-        for position, instr in enumerate(self.nest.post.instrs):
-            if ("post", position) in env.values or any(v in self.depends["post"][position] for v in variables):
-                continue
-            env.values["post", position] = self.instruction("post", position, instr, env)
-
-    def cell_column(self, env: Env, offset: Value, last: bool) -> Env:
-        """The environment of one vector of columns, with what the post program needs of the column alone."""
-        inner = env.inner(mask=env.mask if last else None)
-        start = inner.index[self.vector]
-        inner.index[self.vector] = start if offset.text == "0" else self.w.add(start, offset)
-        self.evaluate_without(inner, (self.nest.schedule.tile_row,))
-        return inner
-
-    def cell(self, env: Env, offset: Value, value: Value) -> None:
-        """The post program and the stores of one cell."""
-        self.finish(self.row(env, offset), [value])
-
-    def row(self, env: Env, offset: Value) -> Env:
-        """The environment of one row of a tile."""
-        inner = env.inner()
-        row = self.nest.schedule.tile_row
-        first = inner.index[row]
-        inner.index[row] = first if offset.text == "0" else self.w.add(first, offset)
-        return inner
