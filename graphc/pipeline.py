@@ -309,16 +309,16 @@ def means_infinity(declared: Declared) -> bool:
     return any(states_infinity(node) for node in declared.graph.live())
 
 
-def every_value(made: Stages) -> tuple[Layout, str, Graph]:
-    """The program that runs a rewritten step, but for its updates, and gives back every value in it that is no leaf:
-    layout, LLVM, and the graph, whose outputs are named by the nodes' numbers in the rewritten graph."""
+def every_value(made: Stages, wanted: Sequence[Node]) -> tuple[Layout, str]:
+    """The program that gives back every value that some nodes of the rewritten graph are made of and that is no leaf:
+    layout and LLVM. The results' keys are the nodes' numbers."""
     graph, new = rebuild(made.rewritten.graph, copy_node)
     graph.updates = {}
-    graph.outputs = {f"value {old.number}": node for old, node in new.items() if node.kind not in LEAVES}
+    graph.outputs = {f"value {old.number}": new[old] for old in reachable(wanted) if old.kind not in LEAVES}
     results = Results("dict", "", tuple((name.split(" ")[1], name) for name in graph.outputs))
     declared = Declared(graph, results, made.declared.leaves)
     program = place(_with_declared(lower(graph, index_users(made.step)), declared))
-    return layout_of(program, declared), emit(program, host()), made.rewritten.graph
+    return layout_of(program, declared), emit(program, host())
 
 
 def _with_declared(program: Program, declared: Declared) -> Program:

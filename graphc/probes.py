@@ -18,7 +18,7 @@ from graphc.kernels.told import told
 from graphc.llvm.counters import COUNTERS
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
-from graphc.pipeline import Declared, Options, every_value, means_infinity, stages
+from graphc.pipeline import Declared, Options, Stages, every_value, means_infinity, stages
 from graphc.runtime.program import Examine, compile_program
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.store import Store, make_store
@@ -80,21 +80,31 @@ def examiner(declared: Declared, options: Options) -> Examine | None:
     def examine(number: int, values: Mapping[str, Array]) -> Autopsy | None:
         """The report on the check of that number. values: of inputs, scalars, weights and states at the call."""
         made = stages(declared, options)
-        layout, text, graph = every_value(made)
-        store = make_store((layout,), {n: v for n, v in values.items() if n in {b.name for b in layout.buffers}})
-        loaded = Loaded(compile_program(text, layout, host()), host(), store, name="debug")
-        given = {name: values[name] for name in [*(slot.name for slot in loaded.slots), *loaded.hyper]}
-        numbered = loaded.run(given, lambda context: {key: view.copy() for key, view in context.outputs})
-        found = {node: numbered[str(node.number)] for node in graph.live() if str(node.number) in numbered}
-        found |= {node: values[str(node.attr)] for node in graph.live() if node.kind in NAMED}
+        graph = made.rewritten.graph
         failed = next(k for k in made.program.kernels if isinstance(k, FiniteCheck) and k.number == number)
         passages: list[Passage] = []
         prepared(graph, passages)
         ends = [node for node in graph.live() if _number(node, passages) in failed.nodes]
         sites = {name: leaf.site for name, leaf in declared.leaves.items()}
+        found = {node: values[str(node.attr)] for node in graph.live() if node.kind in NAMED}
+        given = autopsy(graph, found, ends, sites, means_infinity(declared))
+        if given is not None:  # nothing needs to be computed to see what came so
+            return given
+        computed = _values(made, ends, values)
+        found |= {node: computed[str(node.number)] for node in graph.live() if str(node.number) in computed}
         return autopsy(graph, found, ends, sites, means_infinity(declared))
 
     return examine
+
+
+def _values(made: Stages, ends: Sequence[Node], values: Mapping[str, Array]) -> Mapping[str, Array]:
+    """All values that ``ends`` are made of, by the numbers of their nodes."""
+    layout, text = every_value(made, ends)
+    known = {buffer.name for buffer in layout.buffers}
+    store = make_store((layout,), {name: value for name, value in values.items() if name in known})
+    loaded = Loaded(compile_program(text, layout, host()), host(), store, name="debug")
+    given = {name: values[name] for name in [*(slot.name for slot in loaded.slots), *loaded.hyper]}
+    return loaded.run(given, lambda context: {key: view.copy() for key, view in context.outputs})
 
 
 def _number(node: Node, passages: Sequence[Passage]) -> int:
