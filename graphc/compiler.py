@@ -208,7 +208,7 @@ def look_into(declared: Declared, options: Options) -> Look:
         show=lambda stage: show(declared, options, stage),
         html=lambda: rich(declared, options),
         cost=lambda: cost(stages(declared, options).program),
-        report=lambda title: report(declared, options, title),
+        report=lambda title, profile, training: report(declared, options, title, profile, training),
         profile=lambda loaded, given, seconds: profiled(loaded, declared, options, given, seconds),
         origin=declared,
     )

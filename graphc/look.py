@@ -12,6 +12,7 @@ from graphc.inspect.annotated import annotated, phases_of, rewrites_text
 from graphc.inspect.draw import Drawing, drawing_of
 from graphc.inspect.explain import Explanation, explained, forms_of, rewritten_as
 from graphc.inspect.links import DECLARED, DERIVED, Links, link
+from graphc.inspect.profile import Profile
 from graphc.inspect.report import (
     Data,
     cost_data,
@@ -20,6 +21,7 @@ from graphc.inspect.report import (
     links_data,
     memory_data,
     page,
+    passes_of,
     phases_data,
     rewrites_data,
 )
@@ -119,17 +121,24 @@ def _annotated(made: Stages) -> str:
     return annotated(links, links.asm, "\t#" if host().triple.startswith("x86") else "\t//")
 
 
-def report(declared: Declared, options: Options, title: str) -> str:
-    """The report of a program, a page of HTML."""
+def report(declared: Declared, options: Options, title: str, profile: object = None, training: str = "") -> str:
+    """The report of a program, a page of HTML. profile: for measured times; training: HTML about it.
+
+    Raises: UsageError for a profile that is none of this program.
+    """
     made = stages(declared, options, traced=True)
+    n_kernels = len(made.program.kernels)
+    if profile is not None and not (isinstance(profile, Profile) and len(profile.kernels) == n_kernels):
+        raise UsageError(f"report: profile={profile!r} given; needs one that step.profile gave for this step")
     links = _links(made)
+    formulas = _formulas(made, links)
     target = host()
-    data = links_data(links) | cost_data(cost(made.program), made.program, links)
+    data = links_data(links) | cost_data(cost(made.program), made.program, links, passes_of(formulas, links), profile)
     data |= {
-        "about": f"{len(links.values)} values, {len(made.program.kernels)} kernels; {target.cpu}, {target.triple}",
-        "formulas": _formulas(made, links), "ledger": [], "rewrites": rewrites_data(_firings(made)),
+        "about": f"{len(links.values)} values, {n_kernels} kernels; {target.cpu}, {target.triple}",
+        "formulas": formulas, "ledger": [], "rewrites": rewrites_data(_firings(made)),
         "phases": phases_data(phases_of(made.passages)), "memory": memory_data(made.program, links),
-        "drawing": _drawing(made).svg,
+        "drawing": _drawing(made).svg, "training": training,
     }  # fmt: skip
     if made.backward is not None:
         data["ledger"] = ledger_data(_explained(made, made.backward), made.backward, _carried(made), links)

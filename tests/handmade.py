@@ -139,7 +139,7 @@ def make_step(
         return Function(Program(forward, HOST, store, name="function"))
 
     tools = Tools(function, lambda: function(None))
-    look = Look(lambda stage: f"stage {stage}", lambda: "", lambda: None, lambda title: title, lambda *_: None, None)
+    look = Look(lambda stage: f"stage {stage}", lambda: "", lambda: None, lambda *_: '', lambda *_: None, None)
     return TrainStep(Program(program, HOST, store, debug=debug), tools, seed=seed, look=look)
 
 

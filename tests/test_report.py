@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_links import MODELS
 
@@ -193,6 +194,28 @@ def test_report_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == wanted
     assert main(["report", str(script), "-o", str(tmp_path / "none" / "page.html")]) == 2
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_training_and_measured_times_are_on_the_page(tmp_path: Path) -> None:
+    x = gc.input("x", (gc.dim("N"), 6))
+    w = gc.param("w", (6, 3), init=gc.init.he_normal())
+    step = gc.compile(gc.mean(gc.square(gc.tanh(x @ w) - 1)), gc.optim.sgd(lr=0.1), record=True)
+    path = tmp_path / "page.html"
+    step.report(path)
+    data = data_of(path.read_text(encoding="utf-8"))
+    assert data["training"] == "" and all(k["measured"] is None for k in data["kernels"])
+    assert {k["pass"] for k in data["kernels"]} >= {"forward", "backward, update"}
+    step.fit({"x": np.ones((64, 6), np.float32)}, epochs=3, progress=False)
+    profile = step.profile(0.02, x=np.ones((5, 6), np.float32))
+    step.report(path, profile=profile)
+    data = data_of(path.read_text(encoding="utf-8"))
+    assert "3 epochs" in data["training"] and "Norms of the gradients" in data["training"]
+    assert data["sizes"] == " for N = 5" and "a call takes" in data["cost"]
+    for kernel, timed in zip(data["kernels"], profile.kernels, strict=True):
+        assert kernel["measured"] == timed.seconds * 1e9 and kernel["floor"] == timed.floor * 1e9
+    other = gc.compile(gc.sum(x))
+    with pytest.raises(gc.UsageError, match=r"report: profile=.* given; needs one that step\.profile gave"):
+        other.report(path, profile=profile)
 
 
 def test_the_demo_writes_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,11 @@ from importlib.resources import files
 
 from graphc.diff.reverse import Backward
 from graphc.graph.graph import Graph, Node
-from graphc.graph.sizes import evaluate
+from graphc.graph.sizes import SizeLike, evaluate
 from graphc.inspect.annotated import PhaseText, place_text
 from graphc.inspect.explain import Explanation, row_text
 from graphc.inspect.links import DERIVED, Links
+from graphc.inspect.profile import Profile
 from graphc.inspect.spans import Code
 from graphc.kernels.cost import Cost
 from graphc.kernels.form import Program
@@ -137,19 +138,51 @@ def phases_data(phases: Sequence[PhaseText]) -> list[list[str]]:
     return rows
 
 
-def cost_data(sheet: Cost, program: Program, links: Links) -> Data:
-    """The cost sheet, with times predicted for ``SIZE`` of every run-time dimension."""
-    dims = dict.fromkeys(program.dims, SIZE)
-    kernels = [
-        {
-            "name": name, "operations": str(row.operations), "bytes": str(row.n_bytes),
-            "time": evaluate(row.picoseconds, dims) // 1000,
-        }
-        for name, row in zip(links.kernels, sheet.kernels, strict=True)
-    ]  # fmt: skip
-    at = ", ".join(f"{name} = {SIZE}" for name in program.dims)
-    memory = sheet.text().splitlines()[-1]
-    text = f"{sheet.operations} operations; {memory}"
+def passes_of(formulas: Sequence[Data], links: Links) -> list[str]:
+    """For each kernel the passes that it belongs to, by the formulas whose values it computes: ``forward``,
+    ``backward, update``. A value belongs to the first pass that has it."""
+    owner: dict[int, str] = {}
+    for formula in formulas:
+        for v in formula["values"]:  # type: ignore[attr-defined]
+            owner.setdefault(v, _PASSES[str(formula["section"])])
+            if links.values[v].twin >= 0:
+                owner.setdefault(links.values[v].twin, owner[v])
+    found: list[dict[str, None]] = [{} for _ in links.kernels]
+    for name in _PASSES.values():
+        for v, own in owner.items():
+            for number in links.values[v].lines if own == name else ():
+                line = links.listing[number - 1]
+                if line.nodes:
+                    found[line.kernel][name] = None
+    return [", ".join(names) for names in found]
+
+
+_PASSES = {"Forward pass": "forward", "Back propagation": "backward", "Update": "update"}
+
+
+def cost_data(sheet: Cost, program: Program, links: Links, passes: Sequence[str], profile: Profile | None) -> Data:
+    """The cost sheet, with times predicted for ``SIZE`` of every run-time dimension, or measured. passes: of each
+    kernel."""
+    dims: Mapping[str, int] = profile.dims if profile is not None else dict.fromkeys(program.dims, SIZE)
+    kernels: list[Data] = []
+    for k, (name, row) in enumerate(zip(links.kernels, sheet.kernels, strict=True)):
+        timed = profile.kernels[k] if profile is not None else None
+        kernels.append(
+            {
+                "name": name, "pass": passes[k], "operations": str(row.operations), "bytes": str(row.n_bytes),
+                "predicted": evaluate(row.picoseconds, dims) / 1000,
+                "measured": timed.seconds * 1e9 if timed is not None else None,
+                "floor": timed.floor * 1e9 if timed is not None else None,
+            }
+        )  # fmt: skip
+    each: dict[str, SizeLike] = {}
+    for name, row in zip(passes, sheet.kernels, strict=True):
+        each[name or "others"] = each.get(name or "others", 0) + row.operations
+    parts = [f"{name}: {operations}" for name, operations in each.items()]
+    text = f"{sheet.operations} operations ({'; '.join(parts)}); {sheet.text().splitlines()[-1]}"
+    if profile is not None:
+        text += f"; a call takes {profile.step * 1e6:.4g} us"
+    at = ", ".join(f"{name} = {size}" for name, size in dims.items())
     return {"kernels": kernels, "cost": text, "sizes": f" for {at}" if at else ""}
 
 

@@ -48,14 +48,14 @@ class Look:
     """How a program is looked into, handed in by the compiler.
 
     show: the text of a stage. html: the maths of its passes, for a notebook. cost: the cost sheet. report: the page of
-    HTML with that title. profile: of the program, of inputs by name, for so many seconds. origin: what it was compiled
-    from, for the compiler's own checks.
+    HTML with that title, profile and account of the training. profile: of the program, of inputs by name, for so many
+    seconds. origin: what it was compiled from, for the compiler's own checks.
     """
 
     show: Callable[[str], str]
     html: Callable[[], str]
     cost: Callable[[], object]
-    report: Callable[[str], str]
+    report: Callable[[str, object, str], str]
     profile: Callable[[Program, Mapping[str, object], float], object]
     origin: object
 
@@ -102,6 +102,7 @@ class _Compiled:
         self._compiles = compiles
         self._cache_hits = cache_hits
         self._look = look
+        self._training = ""  # the last one's history as HTML
 
     @property
     def program(self) -> Program:
@@ -125,15 +126,18 @@ class _Compiled:
         """The cost sheet: operations, bytes and predicted time of each kernel, before running; ``print`` it."""
         return self._looked().cost()
 
-    def report(self, path: str | os.PathLike[str], title: str = "") -> None:
+    def report(self, path: str | os.PathLike[str], title: str = "", *, profile: object = None) -> None:
         """Writes a page of HTML, by itself and without need of a network, on which everything is linked: drawing,
         formulas, ledger, rewrites, kernels, memory, cost, LLVM and assembly. Click a formula, and its code lights up.
 
-        Raises: UsageError for another kind of file; FileAccessError where it cannot be written.
+        After ``fit`` the page has its curves too. profile: what ``profile`` gave, for times beside the costs.
+
+        Raises: UsageError for another kind of file, or a profile that is none; FileAccessError where it cannot be
+        written.
         """
         if Path(path).suffix not in (".html", ".htm"):
             raise UsageError(f"{self._program.name}.report: {path} given; needs a file whose name ends in .html")
-        text = self._looked().report(title or Path(path).stem)
+        text = self._looked().report(title or Path(path).stem, profile, self._training)
         try:
             Path(path).write_text(text, encoding="utf-8")
         except OSError as error:
@@ -286,7 +290,9 @@ class TrainStep(_Compiled):
         """
         options = FitOptions(batch_size, epochs, shuffle, until, progress, self._shuffle_seed(seed))
         forward = self._tools.forward() if validation is not None else None
-        return train(self._program, data, options, validation, forward.program if forward else None)
+        history = train(self._program, data, options, validation, forward.program if forward else None)
+        self._training = history._repr_html_()
+        return history
 
     def _shuffle_seed(self, seed: int | None) -> str:
         if seed is not None:

@@ -123,7 +123,10 @@ function code(kind) {
 }
 const plain = (lines, from, to) => to > from ? `<span class="plain">${safe(lines.slice(from - 1, to - 1).join("\n"))}</span>` : "";
 
-const most = Math.max(...kernels.map((kernel) => kernel.time), 1);
+const timed = kernels.some((kernel) => kernel.measured !== null) ? "measured" : "predicted";
+const most = Math.max(...kernels.map((kernel) => kernel[timed]), 1);
+const ns = (time) => `${time < 10 ? time.toFixed(1) : Math.round(time).toLocaleString("en")} ns`;
+const bar = (time) => `<span class="time"><span class="bar" style="width:${(6 * time / most).toFixed(2)}em"></span>${ns(time)}</span>`;
 const panes = [
   { column: "left", name: "Formulas", kinds: ["formula", "value"], html: () => {
     const sections = ["Forward pass", "Back propagation", "Update"].map((title) => {
@@ -144,10 +147,12 @@ const panes = [
   { column: "middle", name: "Kernels", kinds: ["line"], html: () => `<div class="code">${listing.map((line, at) =>
     line.kernel < 0 ? '<span class="plain"> </span>' : `<span ${go("line", at + 1)}><span class="number">${at + 1}</span>${safe(line.text)}${line.head ? `<i>  ${safe(namesOf([at + 1]))}</i>` : ""}</span>`).join("")}</div>` },
   { column: "middle", name: "Cost", kinds: ["kernel"], html: () => `<p>${safe(data.cost)}</p>` + table(
-    ["kernel", "operations", "bytes", `predicted${data.sizes}`],
-    kernels.map((k, at) => row("kernel", at, [safe(k.name), safe(k.operations), safe(k.bytes), `<span class="bar" style="width:${(6 * k.time / most).toFixed(2)}em"></span>${k.time.toLocaleString("en")} ns`]))) },
+    ["kernel", "pass", "operations", "bytes", `${timed}${data.sizes}`, ...(timed === "measured" ? ["floor"] : [])],
+    kernels.map((k, at) => row("kernel", at, [safe(k.name), safe(k.pass), safe(k.operations), safe(k.bytes), bar(k[timed]),
+      ...(timed === "measured" ? [`<span class="time">${ns(k.floor)}</span>`] : [])]))) },
   { column: "middle", name: "Memory", kinds: ["memory"], html: () => table(["where", "name", "type", "kernels"],
     memory.map((m, at) => row("memory", at, [safe(m.where), safe(m.name), safe(m.type), safe(m.lives)]))) },
+  ...(data.training ? [{ column: "middle", name: "Training", kinds: [], html: () => data.training }] : []),
   { column: "right", name: "Assembly", kinds: ["asm"], html: () => code("asm") },
   { column: "right", name: "LLVM", kinds: ["llvm"], html: () => code("llvm") },
 ];
@@ -264,8 +269,9 @@ function detail() {
   const instructions = data.asm.spans.filter((s) => meets(s[3], selected.code)).reduce((n, s) => n + s[1] - s[0], 0);
   const shared = [...selected.lines].some((line) => served[line - 1].length > 1) ? ", some of which serve others too" : "";
   const became = [...new Set(list.filter((v) => v.became >= 0).map((v) => `%${v.became}`))].slice(0, 8).join(" ");
+  const isGradient = (selected.name || names[0] || "").startsWith("d_");
   const other = [...selected.partners].slice(0, 6).map((n) => link("value", byName.get(n)[0], n)).join(", ");
-  parts.push(`<p>${at ? `kernel ${at}, ` : ""}${instructions} lines of assembly${shared}${became ? `; ${became} of the rewritten graph` : ""}${other ? `; gradient: ${other}` : ""}</p>`);
+  parts.push(`<p>${at ? `kernel ${at}, ` : ""}${instructions} lines of assembly${shared}${became ? `; ${became} of the rewritten graph` : ""}${other ? `; ${isGradient ? "gradient of" : "gradient:"} ${other}` : ""}</p>`);
   return parts.join("");
 }
 
