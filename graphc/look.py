@@ -129,7 +129,9 @@ def report(declared: Declared, options: Options, title: str, profile: object = N
     made = stages(declared, options, traced=True)
     n_kernels = len(made.program.kernels)
     if profile is not None and not (isinstance(profile, Profile) and len(profile.kernels) == n_kernels):
-        raise UsageError(f"report: profile={profile!r} given; needs one that step.profile gave for this step")
+        of = f" of {len(profile.kernels)} kernels" if isinstance(profile, Profile) else ""
+        given = f"{type(profile).__name__}{of}"
+        raise UsageError(f"report: profile: {given} given; needs what step.profile gave for this step")
     links = _links(made)
     formulas = _formulas(made, links)
     target = host()
