@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from loops import BATCHES, EACH, Array, Case, make
 
+import graphc as gc
+from graphc.dsl.intern import intern
 from graphc.errors import IndexRangeError
 from graphc.graph.graph import Graph
 from graphc.kernels import evaluate
@@ -13,6 +15,7 @@ from graphc.kernels.form import IndexCheck, Nest
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.reference import evaluate as reference
+from graphc.rewrite.phases import PHASES, run
 
 
 def wanted(case: Case, arrays: dict[str, Array]) -> dict[str, Array]:
@@ -96,6 +99,16 @@ def test_rows_are_joined_a_vector_at_once() -> None:
     case = make("rows_joined", "float32")
     nests = [k for k in lower(case.graph).kernels if isinstance(k, Nest)]
     assert sum(k.schedule.rows >= 0 for k in nests) == 3
+
+
+def test_a_guarded_value_is_loaded_inside_its_array_alone(rng: np.random.Generator) -> None:
+    """A node without a buffer that is read by a guarded one without a buffer: the guard holds for its loads too."""
+    x = gc.input("x", (5,))
+    loss = gc.mean(gc.tanh(gc.roll(x, 2)))
+    graph = run(intern({"loss": loss, "g": gc.grad(loss, [x])[0]}).graph, PHASES).graph
+    arrays = {"x": rng.standard_normal(5).astype(np.float32)}
+    found = evaluate.run(place(lower(graph)), arrays, {})["g"]
+    close(found, np.asarray(reference(graph, arrays)[graph.outputs["g"]]), 256)
 
 
 def test_nothing_depends_on_the_order_of_sets() -> None:

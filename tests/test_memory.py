@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from loops import EACH, make
 from numpy.typing import NDArray
+from test_fuzz import draft
 
 import graphc as gc
+from graphc.dsl.intern import intern
 from graphc.graph.sizes import Size, SizeLike, dim, evaluate
+from graphc.kernels import evaluate as evaluator
 from graphc.kernels.arena import Arena
 from graphc.kernels.form import Nest, Program
 from graphc.kernels.lower import lower
@@ -20,7 +23,9 @@ from graphc.kernels.order import ordered
 from graphc.kernels.pack import Block, least_height, pack
 from graphc.kernels.pack import ordered as from_the_bottom
 from graphc.pipeline import Options, declare_step, stages
+from graphc.rewrite.phases import PHASES, run
 from graphc.runtime.memory import Guarded, guarded
+from graphc.structs import replace
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 SIZES = (1, 2, 7, 31, 64, 333, 1000, 4096)
@@ -65,6 +70,30 @@ def check_no_overlap(program: Program) -> None:
 @pytest.mark.parametrize(("name", "dtype"), EACH)
 def test_nothing_in_use_at_once_overlaps(name: str, dtype: str) -> None:
     check_no_overlap(place(lower(make(name, dtype).graph)))
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_random_programs(block: int) -> None:
+    """Random graphs with their gradients: no overlap at any size; and the plain evaluator, which refuses to read
+    outside an array, finds the bits of a plan in which nothing shares memory, whoever of a team is first."""
+    for number in range(block, 100, 12):
+        made = draft(number)
+        loss = made.loss()
+        leaves = [t for t, _ in made.inputs.values() if t.dtype.kind == "f"]
+        gradients = {f"g{k}": g for k, g in enumerate(gc.grad(loss, leaves, unused="zero"))}
+        graph = run(intern({"loss": loss, **gradients}).graph, PHASES).graph
+        program = place(lower(graph))
+        check_no_overlap(program)
+        slots = program.arena.slots
+        one_above_another = tuple((k - 1,) if k else () for k in range(len(slots)))
+        apart = replace(program, arena=Arena(slots, one_above_another))
+        given = made.values([b.name for b in program.buffers if b.role == "input"], 3, np.random.default_rng(number))
+        dims = {name: size + 3 + k for k, (name, size) in enumerate(made.dims.items())}
+        found = [
+            [value.tobytes() for value in evaluator.run(p, given, dims, members).values()]
+            for p, members in ((apart, (0,)), (program, (0,)), (program, (1, 0)))
+        ]
+        assert found[0] == found[1] == found[2], number
 
 
 def random_blocks(rng: np.random.Generator) -> list[Block]:
@@ -150,16 +179,17 @@ def test_kernels_are_ordered_by_what_they_free(rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_step_wastes_less_than_a_tenth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The arena is at most 1.1 times the bytes that live at once, which no plan goes below, at the workload's batch and
-    others; and nothing overlaps."""
+    """The arena is at most 1.1 times the bytes that live at once, which no plan goes below: at the workload's batch,
+    and at others but for what slots leave free up to a multiple of 64. Nothing overlaps."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import arena as benchmark
     import workloads
 
     program = benchmark.planned(name).program
-    for n in (workloads.get(name).batch, 64, 128, 256, 1000):
+    rounding = 64 * len(program.arena.slots)
+    for n, free in ((workloads.get(name).batch, 0), *((n, rounding) for n in (32, 100, 256, 1000))):
         total = program.arena.offsets(dict.fromkeys(program.dims, n))[1]
-        assert total <= 1.1 * benchmark.most_live_bytes(program, n)
+        assert total <= 1.1 * benchmark.most_live_bytes(program, n) + free, n
     check_no_overlap(program)
 
 

@@ -31,8 +31,16 @@ class Address:
 
     buffer: Callable[[Node], int]
 
-    def access(self, node: Node, index: Sequence[Index], guards: Sequence[Guard], operands: Sequence[Node]) -> Access:
-        """The element of ``node`` at ``index``; indices and guards from data name ``operands``."""
+    def access(
+        self,
+        node: Node,
+        index: Sequence[Index],
+        guards: Sequence[Guard],
+        operands: Sequence[Node],
+        outer: Sequence[Condition] = (),
+    ) -> Access:
+        """The element of ``node`` at ``index``, under guards and conditions; indices and guards from data name
+        ``operands``."""
         const: SizeLike = 0
         terms: dict[int, SizeLike] = {}
         data: list[DataTerm] = []
@@ -44,7 +52,8 @@ class Address:
             for variable, coefficient in expr.terms:
                 terms[variable] = terms.get(variable, 0) + stride * coefficient
         flat = Flat(const, tuple(sorted((v, s) for v, s in terms.items() if s != 0)))
-        return Access(self.buffer(node), flat, tuple(data), self.conditions(guards, operands))
+        own = self.conditions(guards, operands)
+        return Access(self.buffer(node), flat, tuple(data), own + tuple(c for c in outer if c not in own))
 
     def element(self, data: FromData, operands: Sequence[Node]) -> tuple[int, Flat]:
         """The buffer and place of an index from data."""
@@ -92,21 +101,31 @@ class NestBody:
         for position in range(first, len(self.builder.instrs)):
             self.owners.setdefault(position, (number,))
 
-    def load(self, node: Node, index: tuple[Index, ...], guards: tuple[Guard, ...], operands: Sequence[Node]) -> Scalar:
-        """The element of a kept node."""
-        access = self.address.access(node, index, guards, operands)
+    def load(
+        self,
+        node: Node,
+        index: tuple[Index, ...],
+        guards: tuple[Guard, ...],
+        operands: Sequence[Node],
+        outer: Sequence[Condition] = (),
+    ) -> Scalar:
+        """The element of a kept node, as ``Address.access`` says."""
+        access = self.address.access(node, index, guards, operands, outer)
         if access not in self.loads:
             self.loads.append(access)
         result = self.builder.read(self.loads.index(access), node.dtype)
         self.owners.setdefault(result.position, (node.number,))
         return result
 
-    def value(self, node: Node, table: Sequence[Affine | None]) -> Scalar:
-        """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0."""
+    def value(self, node: Node, table: Sequence[Affine | None], outer: tuple[Condition, ...] = ()) -> Scalar:
+        """The value of a formula node's body with its variables replaced by ``table``; its guards make it 0. Nobody
+        wants it outside the conditions ``outer``, where its loads must not reach outside their arrays.
+        """
         formula, first = node.formula, len(self.builder.instrs)
         guards = tuple(substitute_guard(g, table) for g in formula.guards)
         guards = tuple(g for g in guards if not always(g, self.extents))
-        reads = [self._read(node, r, table, guards) for r in formula.reads]
+        inside = outer + self.address.conditions(guards, node.inputs)
+        reads = [self._read(node, r, table, inside) for r in formula.reads]
         indices = [None if t is None else index_value(self.builder, t) for t in table]
         values = self.builder.include(formula.body, reads, indices)
         result = self.chosen(guards, node.inputs, values[-1])
@@ -119,7 +138,8 @@ class NestBody:
         formula, first = node.formula, len(self.builder.instrs)
         outer = tuple(g for g in formula.guards if not always(g, self.extents))
         table: list[Affine | None] = [None] * len(formula.extents)
-        reads = [self._read(node, r, table, outer) for r in formula.reads]
+        inside = self.address.conditions(outer, node.inputs)
+        reads = [self._read(node, r, table, inside) for r in formula.reads]
         values = self.builder.include(formula.body, reads)
         result = self.chosen([g for g in guards if g in outer], node.inputs, values[-1])
         self._note(node, values, first)
@@ -142,22 +162,19 @@ class NestBody:
         data = self.load(operands[guard.data.operand], guard.data.index, (), operands)
         return expr == self.builder.cast(data, int64)
 
-    def _read(self, node: Node, read: Read, table: Sequence[Affine | None], outer: tuple[Guard, ...]) -> Scalar:
+    def _read(self, node: Node, read: Read, table: Sequence[Affine | None], outer: tuple[Condition, ...]) -> Scalar:
         operand = node.inputs[read.operand]
         index = tuple(_moved(i, table) for i in read.index)
         own = tuple(g for g in (substitute_guard(g, table) for g in read.guards) if not always(g, self.extents))
         if operand in self.here and index == self.own:
             return self.chosen(own, node.inputs, self.here[operand])
         if operand in self.kept:
-            moved = Read(0, index)
-            guards = own
-            if outer and not in_bounds(moved, operand.shape, self.extents):
-                guards = own + tuple(g for g in outer if g not in own)
-            return self.load(operand, index, guards, node.inputs)
+            stays_inside = in_bounds(Read(0, index), operand.shape, self.extents)
+            return self.load(operand, index, own, node.inputs, () if stays_inside else outer)
         if own or any(isinstance(i, FromData) for i in index):
             raise InternalError(f"lower: node {operand.number} is read under a guard and has no buffer")
         inner: list[Affine | None] = [i for i in index if isinstance(i, Affine)]
-        return self.value(operand, inner)
+        return self.value(operand, inner, outer)
 
 
 def _moved(index: Index, table: Sequence[Affine | None]) -> Index:
