@@ -124,37 +124,43 @@ def _across(writer: NestWriter, env: Env, right: Access, vectors: int, panel: Va
     if isinstance(depth, int):
         w.call(_turner(w.module, kind, depth < writer.lanes), "void", args)
         return
+    few, many = _turner(w.module, kind, True), _turner(w.module, kind, False)
+    if few == many:
+        w.call(few, "void", args)
+        return
     branch = w.if_(w.icmp("slt", count, const(I64, writer.lanes)))
-    w.call(_turner(w.module, kind, True), "void", args)
+    w.call(few, "void", args)
     w.else_(branch)
-    w.call(_turner(w.module, kind, False), "void", args)
+    w.call(many, "void", args)
     w.end_if(branch)
 
 
 def _turner(module: Module, kind: str, short: bool) -> str:
     """The name of the module's function that fills a panel by turning, for vectors of one type. short: for fewer steps
-    of the summed index than a vector has lanes; else the last square is moved back to end with the last step.
+    of the summed index than a vector has lanes; else the last square is moved back to end with the last step. Where a
+    mask costs a load nothing, one function does both: no other is as much work for LLVM.
 
     A column beyond the last is read as the last one, which no store will use. The panel has room for a whole square.
     """
     n, scalar = lanes(kind), element(kind)
-    name = f"turn_{mangled(kind)}{'_short' if short else ''}"
+    masked = short or module.avx512
+    name = f"turn_{mangled(kind)}{'_masked' if masked else ''}"
     if name in module.functions:
         return name
     w = Writer(module)
     source, panel = Value("%source", "ptr"), Value("%panel", "ptr")
     stride, first, last, depth, vectors = (Value(f"%{t}", I64) for t in ("stride", "first", "last", "depth", "vectors"))
-    mask = w.lane_mask(n, depth) if short else None
+    mask = w.lane_mask(n, depth) if masked else None
     across = w.loop(const(I64, 0), vectors, const(I64, 1))
     column = w.add(first, w.mul(across.index, const(I64, n)))
     rows = []
     for i in range(n):
         number = w.intrinsic("llvm.smin", I64, [w.add(column, const(I64, i)), last])
         rows.append(w.gep(source, w.mul(number, stride), scalar))
-    loop = w.loop(const(I64, 0), const(I64, 1) if short else depth, const(I64, n))
-    start = loop.index
-    if not short:
-        start = w.intrinsic("llvm.smin", I64, [start, w.sub(depth, const(I64, n))])
+    loop = w.loop(const(I64, 0), depth, const(I64, n))
+    start = w.intrinsic("llvm.smin", I64, [loop.index, w.sub(depth, const(I64, n))])
+    if masked:
+        start = w.intrinsic("llvm.smax", I64, [start, const(I64, 0)])
     found = []
     for row in rows:
         address = w.gep(row, start, scalar)
