@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from graphc.diff.reverse import Backward
 from graphc.errors import UsageError
@@ -28,12 +28,14 @@ from graphc.inspect.report import (
 from graphc.inspect.spans import asm_code, llvm_code
 from graphc.inspect.trail import Trail
 from graphc.kernels.cost import cost
+from graphc.kernels.lower import prepared
 from graphc.kernels.show import listing, memory_text, program_text
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.notation.expressions import graph_lines, has_name
 from graphc.notation.show import to_mathml
 from graphc.notation.show import to_text as maths
+from graphc.notation.tree import Line
 from graphc.pipeline import Declared, Options, Stages, derive, gradient_name, stages
 from graphc.rewrite.phases import PHASES, run
 from graphc.rewrite.work import Firing
@@ -61,7 +63,7 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
         "ledger": lambda: _ledger(made),
         "optimized": lambda: to_text(made.rewritten.graph),
         "rewrites": lambda: rewrites_text(phases_of(made.passages), _firings(made)),
-        "kernels": lambda: program_text(made.program),
+        "kernels": lambda: program_text(made.program, prepared(made.rewritten.graph)),
         "memory": lambda: memory_text(made.program),
         "llvm": lambda: emit(made.program, host()) if made.passages else made.llvm,
         "asm": lambda: _annotated(made),
@@ -133,39 +135,44 @@ def report(declared: Declared, options: Options, title: str, profile: object = N
         given = f"{type(profile).__name__}{of}"
         raise UsageError(f"report: profile: {given} given; needs what step.profile gave for this step")
     links = _links(made)
-    formulas = _formulas(made, links)
+    formulas, backward, updates = _formulas(made, links)
+    drawing = drawing_of(declared.graph, dict(declared.graph.outputs), backward, updates if made.backward else ())
     target = host()
     data = links_data(links) | cost_data(cost(made.program), made.program, links, passes_of(formulas, links), profile)
     data |= {
         "about": f"{len(links.values)} values, {n_kernels} kernels; {target.cpu}, {target.triple}",
         "formulas": formulas, "ledger": [], "rewrites": rewrites_data(_firings(made)),
         "phases": phases_data(phases_of(made.passages)), "memory": memory_data(made.program, links),
-        "drawing": _drawing(made).svg, "training": training,
+        "drawing": drawing.svg, "training": training,
     }  # fmt: skip
     if made.backward is not None:
         data["ledger"] = ledger_data(_explained(made, made.backward), made.backward, _carried(made), links)
     return page(title, data)
 
 
-def _formulas(made: Stages, links: Links) -> list[Data]:
-    """The maths of a program, each line with its values."""
+def _formulas(made: Stages, links: Links) -> tuple[list[Data], Sequence[Line], Sequence[Line]]:
+    """The maths of a program, each line with its values; and the lines of its gradients and updates."""
     declared = made.declared
     place = {(v.stage, v.number): k for k, v in enumerate(links.values)}
     at = {node: [place[DECLARED, node.number]] for node in declared.graph.live()}
     lines = graph_lines(declared.graph, dict(declared.graph.outputs))
     found = formulas_data("Forward pass", lines, declared.graph, at)
+    backward: Sequence[Line] = ()
+    changes: Sequence[Line] = ()
     if made.backward is not None:
         passages: list[Passage] = []
         gradients = _gradients(made.derived, made.backward, declared, passages)
         carried, origins = _carried(made), Trail(passages, [0] * len(passages)).origins(made.derived, 0)
         into = {old: place.get((DERIVED, new.number)) for old, new in carried.items()}
         where = {node: [k for k in map(into.get, roots) if k is not None] for node, roots in origins.items()}
-        found += formulas_data("Back propagation", graph_lines(gradients), gradients, where)
+        backward = graph_lines(gradients)
+        found += formulas_data("Back propagation", backward, gradients, where)
     if declared.graph.updates:
         updates, new = _updates_from(declared)
         where = {node: at[old] for old, node in new.items()}
-        found += formulas_data("Update", graph_lines(updates), updates, where)
-    return found
+        changes = graph_lines(updates)
+        found += formulas_data("Update", changes, updates, where)
+    return found, backward, changes
 
 
 def _carried(made: Stages) -> Mapping[Node, Node]:
@@ -192,7 +199,8 @@ def _links(made: Stages) -> Links:
     offsets = [0 if k < behind else n_stable for k in range(len(made.passages))]
     graphs = {DECLARED: made.declared.graph, DERIVED: made.step}
     names = [f"{kernel.name}_{position}" for position, kernel in enumerate(made.program.kernels)]
-    return link(graphs, made.passages, offsets, made.rewritten.graph, listing(made.program), llvm, asm, names)
+    lines = listing(made.program, made.passages[-1].after)
+    return link(graphs, made.passages, offsets, made.rewritten.graph, lines, llvm, asm, names)
 
 
 def _drawing(made: Stages) -> Drawing:

@@ -58,8 +58,7 @@ def links_data(links: Links) -> Data:
     ]  # fmt: skip
     listing = [
         {
-            "text": line.text, "kernel": line.kernel, "head": line.part == "head",
-            "serves": bool(line.nodes) or line.part in ("loop", "head"),
+            "text": line.text, "kernel": line.kernel, "serves": bool(line.nodes) or line.part in ("loop", "head"),
         }
         for line in links.listing
     ]  # fmt: skip

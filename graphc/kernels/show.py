@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.graph.graph import Graph
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access, Code, Condition, Flat, IndexCheck, Kernel, Nest, Program
 from graphc.kernels.memory import lives
+from graphc.kernels.told import told
 from graphc.structs import dataclass
 
 
@@ -30,12 +32,15 @@ class Line:
     uses: tuple[int, ...] = ()
 
 
-def listing(program: Program) -> list[Line]:
-    """Every kernel of a program, in order, as lines; an empty one between two kernels."""
+def listing(program: Program, graph: Graph | None = None) -> list[Line]:
+    """Every kernel of a program, in order, as lines; an empty one between two kernels.
+
+    graph: that of which the program was made (``lower.prepared``), to say what each kernel computes.
+    """
     lines: list[Line] = []
     for position, kernel in enumerate(program.kernels):
         lines += [Line("")] if lines else []
-        lines += _Lister(program, kernel, position).lines
+        lines += _Lister(program, kernel, position, graph).lines
     return lines
 
 
@@ -48,9 +53,9 @@ def source_lines(program: Program) -> list[dict[tuple[str, int], int]]:
     return found
 
 
-def program_text(program: Program) -> str:
-    """Every kernel of a program, in order."""
-    return "\n".join(line.text for line in listing(program)) + "\n"
+def program_text(program: Program, graph: Graph | None = None) -> str:
+    """Every kernel of a program, in order. graph: as of ``listing``."""
+    return "\n".join(line.text for line in listing(program, graph)) + "\n"
 
 
 def memory_text(program: Program) -> str:
@@ -74,17 +79,19 @@ def memory_text(program: Program) -> str:
 class _Lister:
     """Writes the lines of one kernel."""
 
-    def __init__(self, program: Program, kernel: Kernel, position: int) -> None:
+    def __init__(self, program: Program, kernel: Kernel, position: int, graph: Graph | None) -> None:
         self.program = program
         self.position = position
         self.lines: list[Line] = []
-        self.add(0, f"{position}: {kernel.name}  nodes {', '.join(map(str, kernel.nodes))}", "head", 0)
+        what = str(told(graph, program, kernel)) if graph is not None else ""
+        nodes = f"nodes {', '.join(map(str, kernel.nodes))}"
+        self.add(0, f"{position}: {kernel.name}  {nodes}{': ' if what else ''}{what}", "head", 0)
         if isinstance(kernel, Nest):
             self.nest(kernel)
             return
-        what = f"0 <= element < {kernel.bound}" if isinstance(kernel, IndexCheck) else "finite"
+        range_ = f"0 <= element < {kernel.bound}" if isinstance(kernel, IndexCheck) else "finite"
         checked = program.buffers[kernel.buffer]
-        self.add(1, f"check {what} for every element of {checked.name}", "check", 0, kernel.nodes, (checked.node,))
+        self.add(1, f"check {range_} for every element of {checked.name}", "check", 0, kernel.nodes, (checked.node,))
 
     def add(
         self,

@@ -145,7 +145,7 @@ const panes = [
     data.phases.map((p) => `<tr>${p.map((cell) => `<td>${safe(cell)}</td>`).join("")}</tr>`)) + "<h2>In order</h2>" +
     rewrites.map((r, at) => `<div class="entry" ${go("rewrite", at)}><b>${safe(r.rule)}</b> <i>${safe(r.phase)}, ${r.label}${r.place ? ", at " + safe(r.place) : ""}</i>\n${safe(r.before)}\n= ${safe(r.after)}\n<i>${safe(r.why)}</i></div>`).join("") },
   { column: "middle", name: "Kernels", kinds: ["line"], html: () => `<div class="code">${listing.map((line, at) =>
-    line.kernel < 0 ? '<span class="plain"> </span>' : `<span ${go("line", at + 1)}><span class="number">${at + 1}</span>${safe(line.text)}${line.head ? `<i>  ${safe(namesOf([at + 1]))}</i>` : ""}</span>`).join("")}</div>` },
+    line.kernel < 0 ? '<span class="plain"> </span>' : `<span ${go("line", at + 1)}><span class="number">${at + 1}</span>${safe(line.text)}</span>`).join("")}</div>` },
   { column: "middle", name: "Cost", kinds: ["kernel"], html: () => `<p>${safe(data.cost)}</p>` + table(
     ["kernel", "pass", "operations", "bytes", `${timed}${data.sizes}`, ...(timed === "measured" ? ["floor"] : [])],
     kernels.map((k, at) => row("kernel", at, [safe(k.name), safe(k.pass), safe(k.operations), safe(k.bytes), bar(k[timed]),
