@@ -17,12 +17,12 @@ from test_lower import close, wanted
 
 import graphc as gc
 from graphc.kernels import blocks, evaluate, split
-from graphc.kernels.layout import WORD_ALONE, WORD_REST
+from graphc.kernels.layout import WORD_ALONE, WORD_CREDIT, WORD_REST
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.kernels.split import waits
 from graphc.llvm.target import host
-from graphc.llvm.team import FEWEST, PERIOD
+from graphc.llvm.team import FIRST_CREDIT, LOSS, MOST_CREDIT, PERIOD
 from graphc.runtime import program
 from graphc.runtime.team import team_of, thread_count
 
@@ -216,20 +216,37 @@ def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatc
     assert one(**batch(64)) == two(**batch(64))
     context = next(iter(two.program._by_shapes.values()))
     context.words[WORD_REST] = 0
-    context.words[WORD_ALONE] = 1
+    context.words[WORD_ALONE] = context.words[WORD_CREDIT] = 1
     assert one(**batch(64)) == two(**batch(64))
     assert context.words[WORD_REST] == -1  # the first call after a rest is not judged
     assert one(**batch(64)) == two(**batch(64))
     resting = context.words[WORD_REST]
-    assert resting > FEWEST
-    for turn in range(FEWEST):
+    assert resting > LOSS * FIRST_CREDIT
+    for turn in range(LOSS):
         assert one(**batch(64)) == two(**batch(64))
         assert context.words[WORD_REST] == resting - turn - 1
+        assert context.words[WORD_CREDIT] == FIRST_CREDIT * context.words[WORD_ALONE]
     context.words[WORD_REST] = 0
     for turn in range(2 * PERIOD):
         context.words[WORD_ALONE] = 1 << 50
         two(**batch(64))
         assert context.words[WORD_REST] == -((turn + 1) % (PERIOD + 1))
+    assert context.words[WORD_CREDIT] == MOST_CREDIT << 50
+
+
+def test_a_slow_call_of_a_team_that_saves_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_ALWAYS", 0)
+    two = classifier(2)
+    two(**batch(64))
+    context = next(iter(two.program._by_shapes.values()))
+    context.words[WORD_REST] = -1
+    context.words[WORD_ALONE] = 1  # far too little
+    context.words[WORD_CREDIT] = 1 << 50
+    two(**batch(64))
+    assert context.words[WORD_REST] == -2
+    assert 0 <= context.words[WORD_CREDIT] <= MOST_CREDIT
+    two(**batch(64))
+    assert context.words[WORD_REST] > LOSS * FIRST_CREDIT
 
 
 def test_epochs_in_native_code() -> None:

@@ -11,6 +11,7 @@ The native entry is ``i32 @step(ptr %ctx)``. The context is an array of 8-byte w
 ``ALONE``             written by the program: what a call takes on one thread, in turns of the machine's counter
 ``REST``              written by the program: how many calls to come run on one thread; below 0, how many did not
 ``ALWAYS``            1 for a caller that wants the team whatever it takes
+``CREDIT``            written by the program: what the team may lose before it rests, in turns of the counter
 one word a dim        the size, i64, in the order of ``Layout.dims``
 one word a buffer     its address, in the order of ``Layout.buffers``
 ====================  =====================================================================================
@@ -33,7 +34,8 @@ from graphc.kernels.arena import Arena
 from graphc.structs import dataclass, fields
 
 WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED, WORD_ALONE, WORD_REST, WORD_ALWAYS = range(8)
-FIRST_DIM_WORD = 8
+WORD_CREDIT = 8
+FIRST_DIM_WORD = 9
 
 ROLES = ("input", "hyper", "param", "state", "count", "output", "temp")
 IN_ARENA = frozenset({"output", "temp"})

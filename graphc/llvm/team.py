@@ -6,30 +6,37 @@ add one to ``left``. Members wait for each other by adding to ``arrived`` until 
 have waited. Who finds the team at work already does the whole job alone.
 
 Whether a team pays is measured too: a core that another process holds makes everyone wait. ``step`` compares what a
-call took with what one took alone. After a slower one so many calls run alone that what was lost is 1/32 of their time;
-now and then one runs alone to know what that takes today. The first call after a rest is not judged: it wakes the
-members. The bits are the same either way.
+call took with what one takes alone. What is saved is credit, up to the time of some calls, and what is lost is taken
+from it, so a single slow call of a team that pays changes nothing. Once the credit is spent, so many calls run alone
+that what was lost is 1/32 of their time, and the team begins with a little credit again. Now and then a call runs alone
+to know what that takes today. The first call after a rest is not judged: it wakes the members. The bits are the same
+either way.
 """
 
 from __future__ import annotations
 
-from graphc.kernels.layout import WORD_ALONE, WORD_ALWAYS, WORD_FAILED, WORD_REST, WORD_TEAM
+from graphc.kernels.layout import WORD_ALONE, WORD_ALWAYS, WORD_CREDIT, WORD_FAILED, WORD_REST, WORD_TEAM
 from graphc.llvm.counters import reading
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module
 
 LINE_WORDS = 8  # words of a cache line
-BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN = range(9)  # the line of each word
-N_WORDS = 9 * LINE_WORDS
+BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN, PRESENT, SET_APART = range(11)  # lines
+MASK = 11  # the cores that members may use, in bits, on two lines
+MEMBERS = 13  # a line a member, itself included: the number of its thread, and of the core that it was last on
 SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
-PATIENCE = 512  # looks at ``arrived`` before a member offers its core to others
-FEWEST = 16  # calls that run alone after one that was slower together
-LOSS = 32  # and so many for each time of a call that was lost
+PATIENCE = 128  # looks at ``arrived`` before a member offers its core to others: it may be the core that they need
+LOSS = 32  # calls that run alone for each time of a call that was lost
+FIRST_CREDIT = 4  # times of a call that a team may lose at first
+MOST_CREDIT = 512  # and at most, after it saved them
 PERIOD = 1024  # calls together after which one runs alone
 SOON = 8  # such calls after the very first, which met cold memory
 WAIT = "team_wait"
 WORKER = "team_worker"
-_FUTEX = {"x86_64": 202, "aarch64": 98}  # Linux's number of the system call
+APART = "team_apart"
+_FUTEX = {"x86_64": 202, "aarch64": 98}  # Linux's numbers of system calls
+_GETTID = {"x86_64": 186, "aarch64": 178}
+_SETAFFINITY = {"x86_64": 203, "aarch64": 122}
 
 
 def can_have_team(target: Target) -> bool:
@@ -66,7 +73,7 @@ def add_entry(module: Module, run: str) -> None:
         )
         return
     pause, counter = _pause(module.triple), reading(module.triple)
-    module.declare("llvm.smax.i64", "i64", ["i64", "i64"])
+    module.declare("llvm.smin.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])
     number = next(n for arch, n in _FUTEX.items() if module.triple.startswith(arch))
@@ -112,6 +119,7 @@ policy:
   %always_at = getelementptr i64, ptr %ctx, i64 {WORD_ALWAYS}
   %took_alone = load i64, ptr %alone_at
   %rest = load i64, ptr %rest_at
+  %credit_at = getelementptr i64, ptr %ctx, i64 {WORD_CREDIT}
   %wish = load i64, ptr %always_at
   %always = icmp ne i64 %wish, 0
   %known = icmp ne i64 %took_alone, 0
@@ -139,6 +147,11 @@ measure:
   %later = select i1 %resting, i64 %fewer, i64 0
   %rest_next = select i1 %known, i64 %later, i64 {SOON - PERIOD}
   store i64 %rest_next, ptr %rest_at
+  %credit_old = load i64, ptr %credit_at
+  %first_credit = mul i64 %estimate, {FIRST_CREDIT}
+  %anew = or i1 %resting, %unknown
+  %credit_begun = select i1 %anew, i64 %first_credit, i64 %credit_old
+  store i64 %credit_begun, ptr %credit_at
   ret i32 %found
 take:
   %busy = {_at(BUSY)}
@@ -162,6 +175,9 @@ together:
   %some = icmp ne i64 %asleep, 0
   br i1 %some, label %wake, label %work
 wake:
+  %set_apart_at = {_at(SET_APART)}
+  %set_apart = load ptr, ptr %set_apart_at
+  call void %set_apart(ptr %team)
   %woken = call i64 (i64, ...) @syscall(i64 {number}, ptr %turn, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
   br label %work
 work:
@@ -188,27 +204,97 @@ done:
 judge:
   %stop = {counter}
   %took_together = sub i64 %stop, %start
-  %lost = sub i64 %took_together, %took_alone
-  %more = icmp sgt i64 %lost, 0
+  %saved = sub i64 %took_alone, %took_together
   %awake = icmp ne i64 %rest, 0
-  %slower = and i1 %more, %awake
+  %counted = select i1 %awake, i64 %saved, i64 0
+  %credit = load i64, ptr %credit_at
+  %sum = add i64 %credit, %counted
+  %most = mul i64 %took_alone, {MOST_CREDIT}
+  %credit_then = call i64 @llvm.smin.i64(i64 %sum, i64 %most)
+  store i64 %credit_then, ptr %credit_at
+  %spent = icmp slt i64 %credit_then, 0
+  %begun = mul i64 %took_alone, {FIRST_CREDIT}
+  %lost = sub i64 %begun, %credit_then
   %weighed = mul i64 %lost, {LOSS}
   %calls = sdiv i64 %weighed, %took_alone
-  %enough = call i64 @llvm.smax.i64(i64 %calls, i64 {FEWEST})
   %one_more = sub i64 %rest, 1
-  %rest_then = select i1 %slower, i64 %enough, i64 %one_more
+  %rest_then = select i1 %spent, i64 %calls, i64 %one_more
   store i64 %rest_then, ptr %rest_at
+  %slower = icmp slt i64 %saved, 0
+  br i1 %slower, label %slow, label %leave
+slow:
+  %apart_at = {_at(SET_APART)}
+  %apart = load ptr, ptr %apart_at
+  call void %apart(ptr %team)
   br label %leave
 leave:
   ret i32 %result
 }}"""
 
 
+def n_words(size: int) -> int:
+    """The length of the array of a team with so many members."""
+    return (MEMBERS + size) * LINE_WORDS
+
+
 def worker_text(target: Target) -> str:
-    """The module of ``team_worker(team, member)``, which a thread runs until ``STOP`` is set."""
-    number = _FUTEX[target.triple.split("-")[0]]
+    """The module of ``team_worker(team, member)``, which a thread runs until ``STOP`` is set, and of
+    ``team_apart(team)``, which keeps members off the caller's core.
+
+    The latter is for those who are on it: a kernel may wake a thread where its waker runs, in a virtual machine even if
+    another core is idle, and the two would wait for each other in turns of the scheduler.
+    """
+    arch = target.triple.split("-")[0]
+    number = _FUTEX[arch]
     return f"""target triple = "{target.triple}"
 declare i64 @syscall(i64, ...)
+declare i32 @sched_getcpu()
+define void @{APART}(ptr %team) nounwind {{
+  %mask = alloca [{2 * LINE_WORDS} x i64], align 16
+  %cpu = call i32 @sched_getcpu()
+  %here = sext i32 %cpu to i64
+  %low = icmp sge i64 %here, 0
+  %high = icmp slt i64 %here, {64 * 2 * LINE_WORDS}
+  %known = and i1 %low, %high
+  br i1 %known, label %prepare, label %end
+prepare:
+  %allowed = {_at(MASK)}
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr %allowed, i64 {16 * LINE_WORDS}, i1 false)
+  %place = lshr i64 %here, 6
+  %word = getelementptr i64, ptr %mask, i64 %place
+  %bit = and i64 %here, 63
+  %own = shl i64 1, %bit
+  %others = xor i64 %own, -1
+  %before = load i64, ptr %word
+  %left = and i64 %before, %others
+  store i64 %left, ptr %word
+  %shift_at = {_at(SHIFT)}
+  %shift = load i64, ptr %shift_at
+  %size = shl i64 1, %shift
+  br label %look
+look:
+  %member = phi i64 [ 1, %prepare ], [ %following, %next ]
+  %more = icmp slt i64 %member, %size
+  br i1 %more, label %one, label %end
+one:
+  %line = mul i64 %member, {LINE_WORDS}
+  %first = getelementptr i64, ptr %team, i64 {MEMBERS * LINE_WORDS}
+  %thread_at = getelementptr i64, ptr %first, i64 %line
+  %core_at = getelementptr i64, ptr %thread_at, i64 1
+  %core = load atomic i64, ptr %core_at monotonic, align 8
+  %meets = icmp eq i64 %core, %here
+  br i1 %meets, label %move, label %next
+move:
+  %thread = load i64, ptr %thread_at
+  %done = call i64 (i64, ...) @syscall(i64 {_SETAFFINITY[arch]}, i64 %thread, i64 {16 * LINE_WORDS}, ptr %mask)
+  br label %next
+next:
+  %following = add i64 %member, 1
+  br label %look
+end:
+  ret void
+}}
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 define void @{WORKER}(ptr %team, i64 %member) nounwind {{
   %turn = {_at(TURN)}
   %asleep = {_at(ASLEEP)}
@@ -217,6 +303,17 @@ define void @{WORKER}(ptr %team, i64 %member) nounwind {{
   %shift_at = {_at(SHIFT)}
   %job_context = {_at(JOB_CONTEXT)}
   %job_run = {_at(JOB_RUN)}
+  %present = {_at(PRESENT)}
+  %line = mul i64 %member, {LINE_WORDS}
+  %first = getelementptr i64, ptr %team, i64 {MEMBERS * LINE_WORDS}
+  %thread_at = getelementptr i64, ptr %first, i64 %line
+  %core_at = getelementptr i64, ptr %thread_at, i64 1
+  %thread = call i64 (i64, ...) @syscall(i64 {_GETTID[arch]})
+  store i64 %thread, ptr %thread_at
+  %core = call i32 @sched_getcpu()
+  %core_long = sext i32 %core to i64
+  store atomic i64 %core_long, ptr %core_at monotonic, align 8
+  %entered = atomicrmw add ptr %present, i64 1 release
   br label %rest
 rest:
   %seen = phi i64 [ 0, %0 ], [ %now, %work ]
@@ -249,6 +346,9 @@ work:
   %shift = load i64, ptr %shift_at
   %status = call i32 %run(ptr %ctx, i64 %member, i64 %shift, ptr %team)
   %gone = atomicrmw add ptr %left, i64 1 release
+  %core_now = call i32 @sched_getcpu()
+  %core_now_long = sext i32 %core_now to i64
+  store atomic i64 %core_now_long, ptr %core_at monotonic, align 8
   br label %rest
 end:
   ret void

@@ -1,7 +1,8 @@
 """Teams of threads that run long steps together: one a size, shared by all steps of a process.
 
-Members are Python threads that stay inside native code; they look for work for some 50 microseconds and then sleep. A
-forked child has no members: its steps run alone. At exit members are called to leave.
+Members are Python threads that stay inside native code; they look for work for some 50 microseconds and then sleep. One
+that is found on its caller's core is kept off that core from then on. A forked child has no members: its steps run
+alone. At exit members are called to leave.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import ctypes
 import os
 import threading
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,11 +19,25 @@ import numpy as np
 
 from graphc.errors import UsageError
 from graphc.llvm.target import host
-from graphc.llvm.team import LINE_WORDS, N_WORDS, SHIFT, STOP, TURN, WORKER, can_have_team, worker_text
+from graphc.llvm.team import (
+    APART,
+    LINE_WORDS,
+    MASK,
+    PRESENT,
+    SET_APART,
+    SHIFT,
+    STOP,
+    TURN,
+    WORKER,
+    can_have_team,
+    n_words,
+    worker_text,
+)
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.memory import zeroed
 
 VARIABLE = "GRAPHC_THREADS"
+PATIENCE_S = 0.1
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _FUTEX_WAKE = {"x86_64": 202, "aarch64": 98}
 
@@ -65,9 +81,13 @@ class Team:
 
     def __init__(self, size: int, native: Native) -> None:
         self.size = size
-        self.words = zeroed(8 * N_WORDS).view(np.int64)
+        self.words = zeroed(8 * n_words(size)).view(np.int64)
         self.words[SHIFT * LINE_WORDS] = size.bit_length() - 1
         self.address = int(self.words.ctypes.data)
+        self.words[SET_APART * LINE_WORDS] = native.addresses[APART]
+        for core in os.sched_getaffinity(0):
+            if core < 128 * LINE_WORDS:
+                self.words.view(np.uint8)[8 * MASK * LINE_WORDS + core // 8] |= 1 << core % 8
         enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(native.addresses[WORKER])
         self._keep = (native, enter)
         self._threads = [
@@ -76,6 +96,9 @@ class Team:
         ]
         for thread in self._threads:
             thread.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while self.words[PRESENT * LINE_WORDS] < size - 1 and time.monotonic() < deadline:
+            time.sleep(20e-6)  # until all are in native code; a late one would find its first job all the same
 
     def dissolve(self) -> None:
         """Call the members to leave, and wait for them; steps then run alone."""
@@ -110,7 +133,7 @@ def team_of(size: int) -> Team:
                 os.register_at_fork(after_in_child=_forget)
         if size not in _teams:
             target = host()
-            native = load(compile_object([worker_text(target)], target), [WORKER], target)
+            native = load(compile_object([worker_text(target)], target), [WORKER, APART], target)
             _teams[size] = Team(size, native)
         return _teams[size]
 
