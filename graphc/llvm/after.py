@@ -63,8 +63,7 @@ class AfterWriter(NestWriter):
         w = self.w
         number = w.op("lshr", w.mul(turn, each), const(I64, 16))
         address = w.load("ptr", w.gep(LINES, number, "ptr"), 8)
-        how = [const("i32", 1), const("i32", 3), const("i32", 1)]  # to be written, to be kept, data
-        w.intrinsic("llvm.prefetch", "void", [address, *how], ["ptr"])
+        w.prefetch(address, True)
 
     def is_short(self) -> bool:
         """Whether the post program is short enough to be written for every register of the tile."""

@@ -414,6 +414,11 @@ class Writer:
         """Store ``v`` at ``pointer``; align 0 takes the element's size."""
         self.line(f"store {v.type} {v.text}, ptr {pointer.text}, align {align or size_bytes(element(v.type))}")
 
+    def prefetch(self, pointer: Value, to_write: bool) -> None:
+        """Ask for the line of ``pointer``, which may be no valid address; to_write: it will be written."""
+        how = [const("i32", int(to_write)), const("i32", 3), const("i32", 1)]  # to be kept; data
+        self.intrinsic("llvm.prefetch", "void", [pointer, *how], ["ptr"])
+
     def masked_load(self, kind: str, pointer: Value, mask: Value, otherwise: Value, align: int = 0) -> Value:
         """Consecutive elements; a lane without its mask bit touches no memory and gives ``otherwise``."""
         at = {0: f"align {align or size_bytes(element(kind))}"}

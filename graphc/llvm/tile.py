@@ -19,12 +19,14 @@ from graphc.llvm.panel import line, pack
 from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.target import Target
-from graphc.llvm.text import Value, Writer, const, vector
+from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.structs import dataclass, replace
 
+AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
 LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
+Rows = Callable[[Value, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,12 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
-    latter from a panel."""
+    latter from a panel; ``fills``: which they are copied into on the way."""
 
     left: Access
     right: Access
     packed: bool
+    fills: bool
 
 
 def fitted(nest: Nest, target: Target) -> Nest:
@@ -89,20 +92,25 @@ class TileWriter(AfterWriter):
         self.tile_rows, self.across = way.tile
         many = self.has_columns(2 * self.lanes * self.across)
         by_columns = k == self.divided and (many or self.tile_rows == 0)
+        by_rows = k <= self.divided and not by_columns
 
         def columns(start: Value, vectors: int, mask: Value | None) -> None:
             inner = env.inner(mask=mask)
             inner.index[column] = start
-            before = self.at_load(self.operands()[0])
-            panel = pack(self, inner, self.operands()[0], vectors) if way.packed else None
-            self.w.location = before
+            right = self.operands()[0]
+            on_the_way = way.packed and not by_rows and right.flat.stride(column) == 1
+            panel = None
+            if way.packed:
+                before = self.at_load(right)
+                panel = self.pointers[self.nest.scratch] if on_the_way else pack(self, inner, right, vectors)
+                self.w.location = before
 
-            def rows(first: Value, count: int) -> None:
+            def rows(first: Value, count: int, fills: bool = False) -> None:
                 at = inner.inner()
                 at.index[row] = first
-                self.tile(at, count, vectors, panel)
+                self.tile(at, count, vectors, panel, fills)
 
-            self.row_blocks(rows, k <= self.divided and not by_columns)
+            self.row_blocks(rows, by_rows, (lambda first, count: rows(first, count, True)) if on_the_way else None)
 
         self.column_blocks(columns, by_columns)
 
@@ -190,7 +198,7 @@ class TileWriter(AfterWriter):
 
         self.by_first(left)
 
-    def shared_rows(self, turn: Callable[[Value, int], None]) -> None:
+    def shared_rows(self, turn: Rows) -> None:
         """Full tiles along the rows divided among the team; the rest is member 0's."""
         w = self.w
         rows = self.tile_rows
@@ -206,7 +214,7 @@ class TileWriter(AfterWriter):
 
         self.by_first(lambda: self.rest_of_rows(w.sub(extent, over), over, turn, rows))
 
-    def rest_of_rows(self, first: Value, count: Value, turn: Callable[[Value, int], None], rows: int) -> None:
+    def rest_of_rows(self, first: Value, count: Value, turn: Rows, rows: int) -> None:
         """Fewer than ``rows``, a number known at run time: tiles of 8, 4, 2 and 1 rows, each once or not at all."""
         w = self.w
         for size in (s for s in (8, 4, 2, 1) if s < rows):
@@ -216,8 +224,9 @@ class TileWriter(AfterWriter):
             w.end_if(branch)
             first = w.add(first, here)
 
-    def row_blocks(self, turn: Callable[[Value, int], None], divided: bool) -> None:
-        """Tiles along the rows: full ones, then the rest, in one smaller tile if it is known, in several if not."""
+    def row_blocks(self, turn: Rows, divided: bool, first: Rows | None) -> None:
+        """Tiles along the rows: full ones, then the rest, in one smaller tile if it is known, in several if not.
+        first: writes the first tile, a full one, in place of ``turn``."""
         if divided:
             self.shared_rows(turn)
             return
@@ -226,40 +235,40 @@ class TileWriter(AfterWriter):
         if rows == 0:
             self.rest_of_rows(const(I64, 0), extent, turn, FEW_ROWS)
             return
-        if extent.text.startswith("%"):
-            over = w.urem(extent, const(I64, rows))
-            whole = w.sub(extent, over)
-            loop = w.loop(const(I64, 0), whole, const(I64, rows))
+        if first is not None:
+            first(const(I64, 0), rows)
+        start = rows if first is not None else 0
+        known = not extent.text.startswith("%")
+        over = const(I64, int(extent.text) % rows) if known else w.urem(extent, const(I64, rows))
+        whole = const(I64, int(extent.text) // rows * rows) if known else w.sub(extent, over)
+        if not known or start < int(whole.text):
+            loop = w.loop(const(I64, start), whole, const(I64, rows))
             turn(loop.index, rows)
             w.end_loop(loop)
+        if not known:
             self.rest_of_rows(whole, over, turn, rows)
-            return
-        size = int(extent.text)
-        full = size // rows * rows
-        if full:
-            loop = w.loop(const(I64, 0), const(I64, full), const(I64, rows))
-            turn(loop.index, rows)
-            w.end_loop(loop)
-        if size - full:
-            turn(const(I64, full), size - full)
+        elif over.text != "0":
+            turn(whole, int(over.text))
 
     # One tile
 
-    def tile(self, env: Env, rows: int, vectors: int, panel: Value | None) -> None:
-        """One tile: its sums over all reduced variables, then the post program and the stores."""
+    def tile(self, env: Env, rows: int, vectors: int, panel: Value | None, fills: bool) -> None:
+        """One tile: its sums over all reduced variables, then the post program and the stores. It reads the right
+        operand from the panel, if there is one, or fills it."""
         w = self.w
         kind = vector(self.element_type(), self.lanes)
         right, left = self.operands()
         before = self.at("reduce", 0)
         start = w.gep(self.pointers[left.buffer], self.offset(left.flat, env), self.memory(left))
-        if panel is None:
+        if panel is None or fills:
             start_right = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
         else:
             start_right = panel
-        sides = Sides(left, right, panel is not None)
+        sides = Sides(left, right, panel is not None and not fills, fills)
+        target = panel if panel is not None and fills else Value("null", "ptr")
         begin = [const(kind, 0)] * (rows * vectors)
         if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
-            sums = self.sum_level(0, env, sides, [start, start_right], begin, rows, vectors)
+            sums = self.sum_level(0, env, sides, [start, start_right, target], begin, rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
             return
@@ -270,7 +279,7 @@ class TileWriter(AfterWriter):
             count = w.sub(self.sizes.value(self.nest.extents[self.vector]), env.index[self.vector])
             count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
         name = self.sums_function(env, sides, begin, rows, vectors)
-        w.call(name, "void", [CONTEXT, start, start_right, memory, count, ahead])
+        w.call(name, "void", [CONTEXT, start, start_right, target, memory, count, ahead])
         w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
 
@@ -280,11 +289,12 @@ class TileWriter(AfterWriter):
         Apart from what follows them they have all registers to themselves: LLVM would else keep the constants of vector
         maths in some, and accumulators on the stack.
         """
-        name = f"{self.nest.name}_{rows}x{vectors}{'_packed' if sides.packed else ''}{'_masked' if env.mask else ''}"
+        kind = "_packed" if sides.packed else "_fills" if sides.fills else ""
+        name = f"{self.nest.name}_{rows}x{vectors}{kind}{'_masked' if env.mask else ''}"
         module = self.w.module
         if name in module.functions:
             return name
-        left, right, out = Value("%left", "ptr"), Value("%right", "ptr"), Value("%out", "ptr")
+        left, right, target, out = (Value(text, "ptr") for text in ("%left", "%right", "%target", "%out"))
         count = Value("%count", I64)
         caller, sizes = self.w, self.sizes
         self.w = Writer(module)
@@ -298,11 +308,11 @@ class TileWriter(AfterWriter):
             depth = self.sizes.value(self.nest.extents[self.nest.n_out])
             depth = self.w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
             each = self.w.new(I64, f"udiv i64 {rows * vectors * len(self.far()) << 16}, {depth.text}")
-        sums = self.sum_level(0, inner, sides, [left, right], begin, rows, vectors, each)
+        sums = self.sum_level(0, inner, sides, [left, right, target], begin, rows, vectors, each)
         for k, value in enumerate(sums):
             self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         self.w.ret()
-        module.define(name, "void", [CONTEXT, left, right, out, count, LINES], self.w, "internal", "noinline")
+        module.define(name, "void", [CONTEXT, left, right, target, out, count, LINES], self.w, "internal", "noinline")
         self.w, self.sizes = caller, sizes
         return name
 
@@ -335,10 +345,10 @@ class TileWriter(AfterWriter):
         variable = self.nest.reduced[j]
         start, stop = self.bounds(variable, env)
         loop = w.loop(start, stop, const(I64, 1), sums)
-        steps = [sides.left.flat.stride(variable), sides.right.flat.stride(variable)]
-        if sides.packed:
-            steps[1] = vectors * self.lanes
-        kinds = [self.memory(sides.left), self.memory(sides.right)]
+        line = vectors * self.lanes
+        steps = [sides.left.flat.stride(variable), line if sides.packed else sides.right.flat.stride(variable)]
+        steps.append(line if sides.fills else 0)
+        kinds = [self.memory(sides.left), self.memory(sides.right), self.memory(sides.right)]
         moved = [
             w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
             for p, step, kind in zip(at, steps, kinds, strict=True)
@@ -356,6 +366,12 @@ class TileWriter(AfterWriter):
         whole = env.inner(mask=None) if sides.packed else env
         before = self.at_load(sides.right)
         columns = [line(self, whole, sides.right, at[1], c, vectors) for c in range(vectors)]
+        if sides.fills:
+            ahead = self.multiple(sides.right.flat.stride(self.nest.n_out), AHEAD)
+            for c, value in enumerate(columns):
+                later = w.add(ahead, const(I64, c * self.lanes))
+                w.prefetch(w.gep(at[1], later, self.memory(sides.right)), False)
+                w.store(value, w.gep(at[2], const(I64, c), value.type), size_bytes(element(value.type)) * self.lanes)
         result: list[Value] = []
         for r in range(rows):
             step = self.multiple(sides.left.flat.stride(self.nest.schedule.tile_row), r)
