@@ -20,7 +20,7 @@ from graphc.kernels.split import waits
 from graphc.structs import dataclass, replace
 
 NOMINALS = (64, 32, 128, 256, 16, 1024, 4096)  # what each run-time size counts for, in turn
-SLACK = 32  # a 1/32 more memory than one thread needs is better than another wait
+SLACK, FEW_BYTES = 16, 512  # a 1/16 more memory than one thread needs, or 512 bytes, is better than another wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,8 @@ def _with_more_waits(stops: Sequence[bool], blocks: Sequence[Block]) -> list[boo
     for block in blocks:
         for position in range(block.first, block.last + 1):
             live[position] += block.size
-    allowed = max(live, default=0) * (SLACK + 1) // SLACK
+    least = max(live, default=0)
+    allowed = least + max(least // SLACK, FEW_BYTES)
 
     def in_use(first: int, last: int) -> int:
         return sum(b.size for b in blocks if b.first <= last and b.last >= first)
