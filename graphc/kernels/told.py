@@ -10,7 +10,8 @@ from graphc.structs import dataclass
 @dataclass(frozen=True, slots=True)
 class Told:
     """values: the weights and states that it writes, or else the names of its nodes (``d_w1`` for a derivative).
-    operations: as the user wrote them. line: the first of the user's that it comes from; empty where there is none.
+    operations: as the user wrote them. line: the first of the user's that wrote one of them, or that a derivative comes
+    from; empty where there is none.
     """
 
     values: tuple[str, ...]
@@ -31,7 +32,11 @@ def told(graph: Graph, program: Program, kernel: Kernel) -> Told:
     if not isinstance(kernel, Nest):
         return Told((program.buffers[kernel.buffer].name.split(".")[0],), ("check",), kernel.source)
     persistent = [program.buffers[k] for k in kernel.writes() if program.buffers[k].role in ("param", "state", "count")]
-    values = [b.name for b in persistent] + [o.name or o.note for o in origins if (o.name or o.note) and not persistent]
     operations = [o.op for o in origins if o.op]
-    line = next((str(o.site) for o in origins if o.site), "")
+    named = [o.name or o.note for o in origins if (o.name or o.note) and " " not in o.note]
+    values = [b.name for b in persistent] or named
+    if not values and not operations:
+        values = [o.note for o in origins if o.note]  # ``d_z through tanh``
+    sites = [o.site for o in origins if o.site and o.op] or [o.site for o in origins if o.site]
+    line = str(sites[0]) if sites else ""
     return Told(tuple(dict.fromkeys(values)), tuple(dict.fromkeys(operations)), line)
