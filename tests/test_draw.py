@@ -243,3 +243,15 @@ def test_a_png_without_its_library_is_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(gc.UsageError, match=r"^draw: a PNG needs resvg-py: pip install resvg-py"):
         gc.draw(gc.sum(x), tmp_path / "g.png")
     assert not (tmp_path / "g.png").exists()
+
+
+@pytest.mark.parametrize("n", [3, 6, 40])
+def test_labels_of_curves_that_end_together_lie_apart(n: int, rng: np.random.Generator) -> None:
+    ends = rng.uniform(1.0, 1.05, n)
+    drawing = gc.curves({f"curve {k}": [3.0, float(end)] for k, end in enumerate(ends)})
+    labels = [e for e in ET.fromstring(drawing.svg).iter() if (e.text or "").startswith("curve")]
+    places = sorted(float(e.attrib["y"]) for e in labels)
+    assert len(places) == n
+    gaps = np.diff(places)
+    assert gaps.min() > (11.9 if n < 10 else 3)
+    assert places[0] > 10 and places[-1] < 200

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
+from test_report import BROWSER, browsed, data_of
 
 import graphc as gc
 from graphc.runtime.spread import spread_of, spreads_svg
@@ -85,6 +87,32 @@ def test_a_notebook_shows_all_three(rng: np.random.Generator) -> None:
     drawings = [ET.fromstring(part + "</svg>") for part in _pictures(shown)]
     assert [d.attrib["class"] for d in drawings] == ["graphc-curves", "graphc-curves", "graphc-spreads"]
     assert len([e for e in drawings[2].iter() if e.tag.endswith("polygon")]) == 3 * 3
+
+
+CLICK = """
+<script>
+window.addEventListener("load", () => {
+  const tab = [...document.querySelectorAll("[role=tab]")].find((t) => t.textContent.startsWith("Training"));
+  tab.click();
+  document.querySelector(".formula").click();
+  document.title = "pictures " + document.querySelectorAll("#middle .pane:not([hidden]) svg").length;
+});
+</script>
+"""
+
+
+def test_the_report_has_what_was_recorded(rng: np.random.Generator, tmp_path: Path) -> None:
+    step = gc.compile(network()[0], gc.optim.sgd(lr=0.1), record=True)
+    step.report(tmp_path / "before.html")
+    assert data_of((tmp_path / "before.html").read_text(encoding="utf-8"))["training"] == ""
+    step.fit(data(rng, 8), epochs=4, progress=False)
+    step.report(tmp_path / "after.html")
+    training = data_of((tmp_path / "after.html").read_text(encoding="utf-8"))["training"]
+    assert [kind in training for kind in ("graphc-curves", "graphc-spreads")] == [True, True]
+    if BROWSER is not None:
+        document, logged = browsed(tmp_path / "after.html", tmp_path, CLICK)
+        assert "CONSOLE" not in logged
+        assert "<title>pictures 3</title>" in document
 
 
 def _pictures(html: str) -> list[str]:

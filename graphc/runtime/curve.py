@@ -8,6 +8,7 @@ from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _BELOW, _RIGHT = 460, 200, 58, 24, 96
 _CURVE = _HEIGHT - _BELOW - 10
+_LINE = 12.0  # the height of a label
 # Okabe and Ito's palette (2008), and dashes, so that no two curves differ by colour alone.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
@@ -46,18 +47,36 @@ def curves_svg(curves: Mapping[str, Sequence[float]]) -> str:
         f'<text x="{_LEFT}" y="{_HEIGHT - 8}">epoch 1</text>',
         f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{most}</text>',
     ]
-    taken: list[float] = []
-    for k, (label, values) in enumerate(curves.items()):
-        points = [point(epoch, v) for epoch, v in enumerate(values) if math.isfinite(v)]
-        if not points:
-            continue
+    drawn = [
+        (k, label, [point(epoch, v) for epoch, v in enumerate(values) if math.isfinite(v)])
+        for k, (label, values) in enumerate(curves.items())
+    ]
+    drawn = [(k, label, points) for k, label, points in drawn if points]
+    places = _apart([points[-1][1] + 4 for _, _, points in drawn], 14, base)
+    for (k, label, points), y in zip(drawn, places, strict=True):
         colour, dash = _COLOURS[k % len(_COLOURS)], _DASHES[k % len(_DASHES)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         stroke = f'stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"'
         parts.append(f'<polyline points="{path}" fill="none" {stroke}/>')
-        y = points[-1][1] + 4
-        while any(abs(y - other) < 12 for other in taken):  # labels do not lie on each other
-            y += 3 if y < base / 2 else -3
-        taken.append(y)
         parts.append(f'<text x="{right + 6}" y="{y:.1f}" style="fill:{colour}">{escape(label)}</text>')
     return "".join(parts) + "</svg>"
+
+
+def _apart(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Places near the wanted ones, in the same order, no two of which are closer than a line's height where that fits.
+
+    >>> _apart([50.0, 100.0, 100.0, 103.0], 0.0, 100.0)
+    [50.0, 76.0, 88.0, 100.0]
+    """
+    gap = min(_LINE, (bottom - top) / max(len(wanted) - 1, 1))
+    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+    found = list(wanted)
+    least = top
+    for k in order:
+        least = found[k] = max(found[k], least)
+        least += gap
+    most = bottom
+    for k in reversed(order):
+        most = found[k] = min(found[k], most)
+        most -= gap
+    return found

@@ -12,7 +12,7 @@ from graphc.structs import dataclass
 
 _BINS = 32
 _WIDTH, _HEIGHT, _TEXT, _GAP = 220, 72, 16, 14
-_ROW = 3  # pictures beside each other
+_ROW = 2  # pictures beside each other
 _BANDS = ((0.0, 1.0, 0.15), (0.05, 0.95, 0.25), (0.25, 0.75, 0.5))  # two quantiles, and how dense the colour is
 
 

@@ -102,7 +102,7 @@ class _Compiled:
         self._compiles = compiles
         self._cache_hits = cache_hits
         self._look = look
-        self._training = ""  # the last one's history as HTML
+        self._training: Callable[[], str] = str  # the last one's history as HTML, made when a report is asked for
 
     @property
     def program(self) -> Program:
@@ -137,7 +137,7 @@ class _Compiled:
         """
         if Path(path).suffix not in (".html", ".htm"):
             raise UsageError(f"{self._program.name}.report: {path} given; needs a file whose name ends in .html")
-        text = self._looked().report(title or Path(path).stem, profile, self._training)
+        text = self._looked().report(title or Path(path).stem, profile, self._training())
         try:
             Path(path).write_text(text, encoding="utf-8")
         except OSError as error:
@@ -291,7 +291,7 @@ class TrainStep(_Compiled):
         options = FitOptions(batch_size, epochs, shuffle, until, progress, self._shuffle_seed(seed))
         forward = self._tools.forward() if validation is not None else None
         history = train(self._program, data, options, validation, forward.program if forward else None)
-        self._training = history._repr_html_()
+        self._training = history._repr_html_
         return history
 
     def _shuffle_seed(self, seed: int | None) -> str:
