@@ -11,7 +11,10 @@ import pytest
 import graphc as gc
 from graphc.inspect.annotated import annotated
 from graphc.inspect.links import DECLARED, DERIVED, Links, Value
-from graphc.llvm.target import host
+from graphc.inspect.spans import asm_code, llvm_code
+from graphc.kernels.show import listing, source_lines
+from graphc.llvm.emit import emit
+from graphc.llvm.target import described, host
 from graphc.look import links_of
 from graphc.pipeline import Declared, Options, stages
 from graphc.runtime.jit import assembly, compile_object
@@ -232,3 +235,18 @@ def test_an_input_that_is_read_by_another_shape_leads_to_its_loads() -> None:
     found = links_of(declared_of(gc.compile(gc.exp(a) + gc.reshape(b, (4, 6)))), Options())
     value = only(found, "b")
     assert found.asm_of(value) and all(found.listing[n - 1].loads for n in value.lines)
+
+
+@pytest.mark.parametrize("triple", ["aarch64-unknown-linux-gnu", "arm64-apple-macosx14", "x86_64-pc-windows-msvc"])
+def test_assembly_of_other_machines_is_read_too(triple: str) -> None:
+    target = described(triple, "haswell" if triple.startswith("x86") else "", "")
+    program = stages(declared_of(mlp()), Options()).program
+    traced, plain = emit(program, target, lines=source_lines(program)), emit(program, target)
+    llvm, callers = llvm_code(traced, plain)
+    asm = asm_code(assembly([traced], target), callers)
+    assert {span.function for span in asm.spans} <= set(callers)
+    for code in (llvm, asm):
+        found = {source for span in code.spans for source in span.sources}
+        kernels = {line.kernel for n, line in enumerate(listing(program), 1) if n in found}
+        assert kernels == set(range(len(program.kernels)))
+    assert "debug_line" not in asm.text and ".loc" not in asm.text

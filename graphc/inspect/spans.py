@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from graphc.structs import dataclass
 
@@ -41,7 +41,8 @@ _CALL = re.compile(r"call [^@]*@([\w.$-]+)\(")
 
 
 def llvm_code(traced: str, plain: str) -> tuple[Code, dict[str, tuple[int, ...]]]:
-    """The plain text with the lines of the listing that the traced one names; and the callers' lines of every function.
+    """The plain text with the lines of the listing that the traced one names; and for every function of the module the
+    lines of those that call it.
 
     Both have the same lines, but for the locations and what stands behind the last function.
     """
@@ -59,7 +60,7 @@ def llvm_code(traced: str, plain: str) -> tuple[Code, dict[str, tuple[int, ...]]
         called = _CALL.search(text)
         if called:
             calls.setdefault(called[1], {})[line or function] = None
-    callers = {name: _resolved(name, calls) for name in calls}
+    callers = {name: _resolved(name, calls) for name in dict.fromkeys(f for f, _ in found if f)}
     own = {name for name, line in found if line}
     rows = [(f, (line,) if line else callers.get(f, ()) if f not in own else ()) for f, line in found]
     return Code(plain, _spans(rows)), callers
@@ -80,22 +81,22 @@ def _resolved(name: str, calls: Mapping[str, Mapping[int | str, None]]) -> tuple
 
 
 def asm_code(assembly: str, callers: Mapping[str, tuple[int, ...]]) -> Code:
-    """Assembly with its line table, as text without that, and where its lines come from."""
+    """Assembly with its line table, as text without that, and where its lines come from. callers: of every function."""
     rows: list[tuple[str, tuple[int, ...]]] = []
     kept: list[str] = []
     function, line, debug = "", 0, False
-    own = _with_lines(assembly)
+    own = _with_lines(assembly, callers)
     for text in assembly.splitlines():
         word = text.split(maxsplit=1)[0] if text.strip() else ""
         if word in (".section", ".text", ".data", ".rodata"):
-            debug = ".debug_" in text
+            debug = ".debug_" in text or "__DWARF" in text
         if debug or not word or word.startswith((".loc", ".file", ".cfi_", ".Ltmp", ".Lfunc_", ".Lsec_end")):
             line = int(text.split()[2]) if word == ".loc" else line
             continue
         if word in (".size", ".ident"):
             function = ""
-        elif word.endswith(":") and not word.startswith("."):
-            function, line = word[:-1], 0
+        elif word.endswith(":") and _function(word, callers):
+            function, line = _function(word, callers), 0
         is_code = bool(function) and not word.startswith(".") and not word.endswith(":")
         shared = callers.get(function, ()) if function not in own else ()
         rows.append((function, ((line,) if line else shared) if is_code else ()))
@@ -103,15 +104,21 @@ def asm_code(assembly: str, callers: Mapping[str, tuple[int, ...]]) -> Code:
     return Code("\n".join(kept) + "\n", _spans(rows))
 
 
-def _with_lines(assembly: str) -> dict[str, None]:
+def _function(label: str, known: Container[str]) -> str:
+    """The function that a label begins, empty for a place inside one; macOS writes ``_`` before it."""
+    name = label.rstrip(":")
+    return name if name in known else name[1:] if name.startswith("_") and name[1:] in known else ""
+
+
+def _with_lines(assembly: str, known: Container[str]) -> dict[str, None]:
     """The functions that have lines of their own."""
     found: dict[str, None] = {}
     function = ""
     for text in assembly.splitlines():
         if text.startswith("\t.loc"):
             found[function] = None
-        elif text and not text[0].isspace() and not text.startswith(".") and ":" in text:
-            function = text.split(":")[0]
+        elif text and not text[0].isspace() and ":" in text:
+            function = _function(text.split(":")[0], known) or function
     return found
 
 
