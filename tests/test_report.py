@@ -101,6 +101,11 @@ window.addEventListener("load", () => {
     said.gradient = texts(".formula.grad");
     said.detail = one("#detail").textContent;
     said.hash = location.hash;
+    said.seen = [...document.querySelectorAll("#middle .code .on")].some((e) => {
+      const own = e.getBoundingClientRect(), pane = e.closest(".pane").getBoundingClientRect();
+      return own.top >= pane.top && own.bottom <= pane.bottom;
+    });
+    said.scrolled = window.scrollY;
     said.counts = texts(".tabs .count:not([hidden])").length;
     key("9"); said.llvm = texts("#right .pane:not([hidden]) .on").join("\\n");
     key("2"); said.drawn = [...document.querySelectorAll("svg .on")].map((e) => e.dataset.name);
@@ -162,7 +167,7 @@ def test_clicking_through_the_page_in_a_browser(page: Path, tmp_path: Path) -> N
     assert re.search(r"fmul|llvm\.fma|fadd", said["llvm"])
     assert said["gradient"] and "gradient: d_z" in said["detail"]
     assert said["drawn"] == ["z"] and said["drawnGradient"] == ["d_z"]
-    assert said["counts"] >= 6
+    assert said["counts"] >= 6 and said["seen"] and said["scrolled"] == 0
     # And the other way round.
     assert any("relu" in text for text in said["fromDrawing"])
     assert said["ledger"] >= 1 and said["cost"] and "hidden" in " ".join(said["memory"])

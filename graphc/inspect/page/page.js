@@ -219,10 +219,13 @@ function light(pane) {
   if (pane.lit.length && !pane.element.contains(document.activeElement)) reveal(pane, exact || pane.lit[0]);
 }
 
-function reveal(pane, part) {
+// Scrolls the pane alone, never the page; twice, since what was not yet laid out has an estimated height.
+function reveal(pane, part, again = true) {
   const inside = pane.element.getBoundingClientRect(), own = part.getBoundingClientRect();
   if (own.top >= inside.top + 20 && own.bottom <= inside.bottom - 20) return;
-  part.scrollIntoView({ block: "center", inline: "nearest" });
+  pane.element.scrollTop += own.top - inside.top - (inside.height - Math.min(own.height, inside.height)) / 2;
+  if (own.left < inside.left || own.left > inside.right) pane.element.scrollLeft += own.left - inside.left - 40;
+  if (again) requestAnimationFrame(() => reveal(pane, part, false));
 }
 
 function countOf(pane) {
@@ -351,7 +354,7 @@ function range(by) {
   if (pane.at >= 0) pane.lit[pane.at].classList.remove("here");
   pane.at = (pane.at + by + pane.lit.length) % pane.lit.length;
   pane.lit[pane.at].classList.add("here");
-  pane.lit[pane.at].scrollIntoView({ block: "center", inline: "nearest" });
+  reveal(pane, pane.lit[pane.at]);
 }
 const help = document.getElementById("help");
 document.getElementById("help-button").addEventListener("click", () => help.showModal());
