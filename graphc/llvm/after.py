@@ -1,7 +1,7 @@
 """What follows the sums of a product's tile: its post program (bias, activation, the optimizer's update) and stores.
 
 A short one runs on the tile's registers. A longer one is a function of its own over the tile in memory. What that will
-read of arrays in memory is asked for while the tile's sums are made.
+read or write of arrays in memory is asked for while the tile's sums are made.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ class AfterWriter(NestWriter):
         return MEMORY[self.buffers[access.buffer].dtype.name]
 
     def far(self) -> list[Access]:
-        """What the post program reads of arrays as large as the result, where these lie in memory."""
+        """What the post program reads or writes of arrays as large as the result, where these lie in memory."""
         column, row = self.vector, self.nest.schedule.tile_row
         n_bytes = sum(nominal(b.size) * (8 if LANES[b.dtype.name] == 8 else 4) for b in self.buffers)
         if n_bytes < FAR_BYTES or len(self.nest.reduced) > 1 or self.stretch is not None:
             return []
-        return [a for a in self.nest.loads[2:] if a.flat.stride(column) == 1 and a.flat.stride(row) != 0 and not a.data]
+        each = dict.fromkeys([*self.nest.loads[2:], *(s.access for s in self.nest.stores)])
+        return [a for a in each if a.flat.stride(column) == 1 and a.flat.stride(row) != 0 and not a.data]
 
     def lines_ahead(self, env: Env, rows: int, vectors: int) -> Value:
-        """The addresses of what the post program will read of far arrays, a column of one array after another: a row of
-        a tile ends soon, and no hardware foresees the next."""
+        """The addresses of what the post program will touch of far arrays, a column of one array after another: a row
+        of a tile ends soon, and no hardware foresees the next."""
         w, far = self.w, self.far()
         if not far:
             return Value("null", "ptr")
