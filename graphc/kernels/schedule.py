@@ -187,12 +187,7 @@ def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turne
         across = min(vectors, WIDE)
     down = _rows(m, 8 if across > 1 else 12)
     width = across * lanes
-    panel: SizeLike = 0
-    if turned:  # whole squares are turned: there is room for one at least
-        depth = nest.extents[nest.n_out]
-        panel = (max(depth, lanes) if isinstance(depth, int) else depth + lanes - 1) * width
-    elif _is_far(nest, right, down, m):
-        panel = nest.extents[nest.n_out] * width
+    panel: SizeLike = nest.extents[nest.n_out] * width if turned or _is_far(nest, right, down, m) else 0
     dots = _most_dots(nest, left) if turned else 0
     if isinstance(m, int):
         dots, panel = (dots, 0) if m <= dots else (0, panel)

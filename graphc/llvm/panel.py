@@ -1,6 +1,6 @@
 """Blocks turned in registers: what lies along one variable in memory is wanted along another.
 
-``turned`` transposes a square of vectors by shuffles alone. ``pack`` copies the right operand's columns of one block of
+``turned`` transposes squares of elements by shuffles alone. ``pack`` copies the right operand's columns of one block of
 tiles into a panel, one line of the summed index after another, turning them on the way where they lie across it.
 """
 
@@ -16,60 +16,27 @@ from graphc.llvm.text import Module, Value, Writer, const, element, lanes, mangl
 
 
 def turned(w: Writer, rows: Sequence[Value]) -> list[Value]:
-    """The transpose of as many vectors as each has lanes, of 4- or 8-byte elements.
-
-    First squares inside each 16-byte part, by unpacking pairs of rows; then the 16-byte parts themselves.
-    """
-    n = len(rows)
-    part = 16 // size_bytes(element(rows[0].type))  # elements of a 16-byte part; there are four parts
-    current = list(rows)
-    step = 1
-    while step < part:  # rows r and r + step: their runs of ``step`` elements, interleaved within each part
-        found = list(current)
-        low: list[int] = []
-        high: list[int] = []
-        for base in range(0, n, part):
-            for half, order in ((0, low), (1, high)):
-                order += [
-                    base + half * (part // 2) + i + side * n for i in range(0, part // 2, step) for side in (0, 1)
-                ]
-        picks = [[at + i for at in order for i in range(step)] for order in (low, high)]
-        for r in range(n):
-            if not r & step:
-                found[r] = w.shuffle(current[r], current[r + step], picks[0])
-                found[r + step] = w.shuffle(current[r], current[r + step], picks[1])
-        current, step = found, step * 2
-    # Vector r of a group of ``part`` rows now holds in part p the column p * part + turn(r) of that group.
-    result: list[Value] = [current[0]] * n
-    for r in range(part):
-        groups = [current[r + part * g] for g in range(4)]
-        column = _bits_reversed(r, part)
-        for p, value in enumerate(_parts_turned(w, groups, part)):
-            result[p * part + column] = value
+    """The transposes of squares inside each 16-byte part of vectors: as many vectors as such a part has elements."""
+    if len(rows) == 1:
+        return list(rows)
+    half = len(rows) // 2
+    n, part = lanes(rows[0].type), 16 // size_bytes(element(rows[0].type))
+    result = []
+    for first, second in zip(turned(w, rows[:half]), turned(w, rows[half:]), strict=True):
+        for start in (0, part // 2):  # runs of ``half`` elements of both, interleaved within each part
+            places = [b + start + i + side * n for b in range(0, n, part) for i in range(0, part // 2, half)
+                      for side in (0, 1)]  # fmt: skip
+            result.append(w.shuffle(first, second, [place + j for place in places for j in range(half)]))
     return result
 
 
-def _bits_reversed(number: int, size: int) -> int:
-    result = 0
-    while size > 1:
-        result, number, size = result * 2 + number % 2, number // 2, size // 2
-    return result
-
-
-def _parts_turned(w: Writer, groups: Sequence[Value], part: int) -> list[Value]:
-    """Four vectors of four parts, transposed by parts."""
-
-    def pick(a: Value, b: Value, parts: Sequence[int]) -> Value:
-        return w.shuffle(a, b, [p * part + i for p in parts for i in range(part)])
-
-    a, b, c, d = groups
-    low, high = (0, 1, 4, 5), (2, 3, 6, 7)
-    even, odd = (0, 2, 4, 6), (1, 3, 5, 7)
-    result: list[Value] = []
-    for half in (low, high):
-        first, second = pick(a, b, half), pick(c, d, half)
-        result += [pick(first, second, even), pick(first, second, odd)]
-    return result
+def side_by_side(w: Writer, parts: Sequence[Value]) -> Value:
+    """One vector of several, one behind the other; they are a power of two in number."""
+    current = list(parts)
+    while len(current) > 1:
+        order = range(2 * lanes(current[0].type))
+        current = [w.shuffle(a, b, order) for a, b in zip(current[::2], current[1::2], strict=True)]
+    return current[0]
 
 
 def pack(writer: NestWriter, env: Env, right: Access, vectors: int) -> Value:
@@ -118,58 +85,54 @@ def _across(writer: NestWriter, env: Env, right: Access, vectors: int, panel: Va
     source = w.gep(writer.pointers[right.buffer], writer.offset(right.flat, base), scalar)
     stride = writer.sizes.value(right.flat.stride(writer.vector))
     last = writer.sizes.value(writer.nest.extents[writer.vector] - 1)
-    depth = writer.nest.extents[writer.nest.reduced[0]]
-    count, kind = writer.sizes.value(depth), vector(scalar, writer.lanes)
-    args = [source, stride, first, last, count, const(I64, vectors), panel]
-    if isinstance(depth, int):
-        w.call(_turner(w.module, kind, depth < writer.lanes), "void", args)
-        return
-    few, many = _turner(w.module, kind, True), _turner(w.module, kind, False)
-    if few == many:
-        w.call(few, "void", args)
-        return
-    branch = w.if_(w.icmp("slt", count, const(I64, writer.lanes)))
-    w.call(few, "void", args)
-    w.else_(branch)
-    w.call(many, "void", args)
-    w.end_if(branch)
+    count = writer.sizes.value(writer.nest.extents[writer.nest.reduced[0]])
+    name = _turner(w.module, vector(scalar, writer.lanes))
+    w.call(name, "void", [source, stride, first, last, count, const(I64, vectors), panel])
 
 
-def _turner(module: Module, kind: str, short: bool) -> str:
-    """The name of the module's function that fills a panel by turning, for vectors of one type. short: for fewer steps
-    of the summed index than a vector has lanes; else the last square is moved back to end with the last step. Where a
-    mask costs a load nothing, one function does both: no other is as much work for LLVM.
+def _turner(module: Module, kind: str) -> str:
+    """The name of the module's function that fills a panel by turning, for vectors of one type.
 
-    A column beyond the last is read as the last one, which no store will use. The panel has room for a whole square.
+    A turn of the inner loop takes 16 bytes of every row, the last one those that end with the last step of the summed
+    index; fewer steps than that are copied one by one. A column beyond the last is read as the last one, which no store
+    will use.
     """
     n, scalar = lanes(kind), element(kind)
-    masked = short or module.avx512
-    name = f"turn_{mangled(kind)}{'_masked' if masked else ''}"
+    name = f"turn_{mangled(kind)}"
     if name in module.functions:
         return name
     w = Writer(module)
     source, panel = Value("%source", "ptr"), Value("%panel", "ptr")
     stride, first, last, depth, vectors = (Value(f"%{t}", I64) for t in ("stride", "first", "last", "depth", "vectors"))
-    mask = w.lane_mask(n, depth) if masked else None
+    size = size_bytes(scalar)
+    part = 16 // size
+    few = w.if_(w.icmp("slt", depth, const(I64, part)))
+    width = w.mul(vectors, const(I64, n))
+    across = w.loop(const(I64, 0), width, const(I64, 1))
+    line = w.gep(source, w.mul(_column(w, w.add(first, across.index), last), stride), scalar)
+    down = w.loop(const(I64, 0), depth, const(I64, 1))
+    place = w.gep(panel, w.add(w.mul(down.index, width), across.index), scalar)
+    w.store(w.load(scalar, w.gep(line, down.index, scalar)), place, size)
+    w.end_loop(down)
+    w.end_loop(across)
+    w.else_(few)
     across = w.loop(const(I64, 0), vectors, const(I64, 1))
     column = w.add(first, w.mul(across.index, const(I64, n)))
-    rows = []
-    for i in range(n):
-        number = w.intrinsic("llvm.smin", I64, [w.add(column, const(I64, i)), last])
-        rows.append(w.gep(source, w.mul(number, stride), scalar))
-    loop = w.loop(const(I64, 0), depth, const(I64, n))
-    start = w.intrinsic("llvm.smin", I64, [loop.index, w.sub(depth, const(I64, n))])
-    if masked:
-        start = w.intrinsic("llvm.smax", I64, [start, const(I64, 0)])
-    found = []
-    for row in rows:
-        address = w.gep(row, start, scalar)
-        found.append(w.load(kind, address) if mask is None else w.masked_load(kind, address, mask, const(kind, 0)))
-    for j, value in enumerate(turned(w, found)):
+    numbers = [_column(w, w.add(column, const(I64, i)), last) for i in range(n)]
+    rows = [w.gep(source, w.mul(number, stride), scalar) for number in numbers]
+    along = w.loop(const(I64, 0), depth, const(I64, part))
+    start = w.intrinsic("llvm.smin", I64, [along.index, w.sub(depth, const(I64, part))])
+    found = [w.load(vector(scalar, part), w.gep(row, start, scalar)) for row in rows]
+    for j, value in enumerate(turned(w, [side_by_side(w, found[r::part]) for r in range(part)])):
         place = w.add(w.mul(w.add(start, const(I64, j)), vectors), across.index)
-        w.store(value, w.gep(panel, place, kind), size_bytes(scalar) * n)
-    w.end_loop(loop)
+        w.store(value, w.gep(panel, place, kind), size * n)
+    w.end_loop(along)
     w.end_loop(across)
+    w.end_if(few)
     w.ret()
     module.define(name, "void", [source, stride, first, last, depth, vectors, panel], w, "internal", "noinline")
     return name
+
+
+def _column(w: Writer, number: Value, last: Value) -> Value:
+    return w.intrinsic("llvm.smin", I64, [number, last])
