@@ -6,11 +6,11 @@ never ``nnan`` or ``ninf``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from graphc.errors import InternalError
+from graphc.llvm.locations import LOCATION, add_source, located
 from graphc.llvm.values import Value, const, element, lanes, like, mangled, size_bytes, typed, vector
 from graphc.structs import dataclass, field
 
@@ -20,8 +20,6 @@ __all__ = [
 ]  # fmt: skip
 
 Combine = Callable[[Value, Value], Value]
-
-_LOCATION = ", !dbg line "  # before a line's number, until the function is defined
 
 _FLAGS = frozenset({"", "contract", "reassoc", "reassoc contract"})
 
@@ -113,36 +111,16 @@ class Module:
         extra = param_attributes or {}
         listed = ", ".join(" ".join(t for t in (p.type, extra.get(p.text, ""), p.text) if t) for p in params)
         head = " ".join(t for t in ("define", linkage, result) if t)
-        text, debug = self._located(name, body.text())
+        text, debug = located(name, body.text(), self.source, self.meta)
         tail = " ".join(t for t in ("nounwind", attributes, debug) if t)
         self.functions[name] = f"{head} @{name}({listed}) {tail} {{\n{text}\n}}"
 
     def trace(self, file: str) -> None:
         """From here on locations count: they become lines of ``file`` in the machine code's line table, which changes
-        no instruction. A function has such lines, and is a subprogram, if one of its instructions has a location.
+        no instruction. A function has such lines if one of its instructions has a location.
         """
-        self.source = self.meta(f'!DIFile(filename: "{file}", directory: "")')
-        unit = f'file: {self.source}, producer: "graphc", emissionKind: LineTablesOnly'
-        found = self.meta(f"distinct !DICompileUnit(language: DW_LANG_C99, {unit})")
-        version = self.meta('!{i32 2, !"Debug Info Version", i32 3}')
-        self.named_metadata += [f"!llvm.dbg.cu = !{{{found}}}", f"!llvm.module.flags = !{{{version}}}"]
-
-    def _located(self, name: str, body: str) -> tuple[str, str]:
-        """A function's body with its locations resolved, and its own; as they are where none are wanted."""
-        if not self.source or _LOCATION not in body:
-            return body, ""
-        unit = f"!{int(self.source[1:]) + 1}"
-        kind = self.meta("!DISubroutineType(types: !{})")
-        what = f'name: "{name}", file: {self.source}, type: {kind}, unit: {unit}, spFlags: DISPFlagDefinition'
-        scope = self.meta(f"distinct !DISubprogram({what})")
-        known: dict[str, str] = {}
-
-        def resolved(found: re.Match[str]) -> str:
-            if found[1] not in known:
-                known[found[1]] = self.meta(f"!DILocation(line: {found[1]}, scope: {scope})")
-            return f", !dbg {known[found[1]]}"
-
-        return re.sub(f"{re.escape(_LOCATION)}([0-9]+)", resolved, body), f"!dbg {scope}"
+        self.source, named = add_source(file, self.meta)
+        self.named_metadata += named
 
     def data(self, name: str, kind: str, items: Sequence[Value], align: int = 64) -> Value:
         """A pointer to a private constant array; the same name twice must be the same data."""
@@ -213,7 +191,7 @@ class Writer:
         """
         if self.closed:
             raise InternalError(f"line: {text!r} follows the terminator of block {self.block}")
-        self.lines.append(f"  {text}{_LOCATION}{self.location}" if self.location else f"  {text}")
+        self.lines.append(f"  {text}{LOCATION}{self.location}" if self.location else f"  {text}")
 
     def new(self, kind: str, text: str) -> Value:
         """Write an instruction with a result of type ``kind``."""
@@ -601,7 +579,7 @@ class Writer:
         if not inside.type == first.type == later.type:
             raise InternalError(f"end_loop: carried value of types {first.type} and {later.type}")
         ways = f"[ {first.text}, %{loop.preheader} ], [ {later.text}, %{latch} ]"
-        where = f"{_LOCATION}{loop.location}" if loop.location else ""
+        where = f"{LOCATION}{loop.location}" if loop.location else ""
         self.lines[loop.phi_at + n] = f"  {inside.text} = phi {inside.type} {ways}{where}"
 
     def if_(self, cond: Value, expected: bool | None = None) -> If:
