@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.kernels.split import waits
 from graphc.llvm.target import host
-from graphc.llvm.team import FIRST_CREDIT, LOSS, MOST_CREDIT, PERIOD
+from graphc.llvm.team import FIRST_CREDIT, LINE_WORDS, LOSS, MEMBERS, MOST_CREDIT, PERIOD, SET_APART
 from graphc.runtime import program
 from graphc.runtime.team import team_of, thread_count
 
@@ -272,6 +273,23 @@ def test_steps_of_two_python_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert found == [wanted, wanted]
+
+
+def test_a_member_leaves_its_callers_core() -> None:
+    """One that says that it was last on the caller's core is kept off it; another caller's core it may use again."""
+    team = team_of(2)
+    time.sleep(0.01)  # it sleeps
+    line = (MEMBERS + 1) * LINE_WORDS
+    apart = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(int(team.words[SET_APART * LINE_WORDS]))
+    allowed = os.sched_getaffinity(0)
+    try:
+        for core in sorted(allowed):
+            os.sched_setaffinity(0, {core})
+            team.words[line + 1] = core
+            apart(team.address)
+            assert os.sched_getaffinity(int(team.words[line])) == allowed - {core}
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_an_idle_team_uses_no_core() -> None:
