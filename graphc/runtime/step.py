@@ -14,7 +14,8 @@ from graphc.errors import FileAccessError, InputError, UnknownNameError, UsageEr
 from graphc.graph.sizes import SizeLike
 from graphc.runtime import saving
 from graphc.runtime.arguments import Array
-from graphc.runtime.fit import FitOptions, History, train
+from graphc.runtime.fit import FitOptions, train
+from graphc.runtime.history import History
 from graphc.runtime.program import Context, Program
 from graphc.runtime.store import LiveArrays, Store
 from graphc.structs import dataclass
