@@ -6,6 +6,8 @@ read or write of arrays in memory is asked for while the tile's sums are made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.kernels.form import LANES, Access
 from graphc.kernels.schedule import nominal
 from graphc.llvm.access import CONTEXT, HEAD, I64, Env
@@ -41,11 +43,29 @@ class AfterWriter(NestWriter):
 
     def lines_ahead(self, env: Env, rows: int, vectors: int) -> Value:
         """The addresses of what the post program will touch of far arrays, a column of one array after another: a row
-        of a tile ends soon, and no hardware foresees the next."""
-        w, far = self.w, self.far()
-        if not far:
+        of a tile ends soon, and no hardware foresees the next. Where there are few steps all are asked for here."""
+        w, count = self.w, rows * vectors * len(self.far())
+        if not count:
             return Value("null", "ptr")
-        lines = w.alloca("ptr", rows * vectors * len(far))
+        lines = w.alloca("ptr", count)
+
+        def note(number: Value, address: Value) -> None:
+            w.store(address, w.gep(lines, number, "ptr"), 8)
+
+        def ask(number: Value, address: Value) -> None:
+            w.prefetch(address, True)
+            w.store(address, lines, 8)
+
+        many = w.if_(self.fetches(count))
+        self.each_line(env, rows, vectors, note)
+        w.else_(many)
+        self.each_line(env, rows, vectors, ask)
+        w.end_if(many)
+        return lines
+
+    def each_line(self, env: Env, rows: int, vectors: int, turn: Callable[[Value, Value], None]) -> None:
+        """The number and the address of each line of far arrays that belongs to a tile."""
+        w, far = self.w, self.far()
         down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
         at = env.inner()
         at.index[self.nest.schedule.tile_row] = w.add(env.index[self.nest.schedule.tile_row], down.index)
@@ -53,10 +73,22 @@ class AfterWriter(NestWriter):
             start = w.gep(self.pointers[access.buffer], self.offset(access.flat, at), self.memory(access))
             for c in range(vectors):
                 address = w.gep(start, const(I64, c * self.lanes), self.memory(access))
-                number = w.add(down.index, const(I64, (c * len(far) + k) * rows))
-                w.store(address, w.gep(lines, number, "ptr"), 8)
+                turn(w.add(down.index, const(I64, (c * len(far) + k) * rows)), address)
         w.end_loop(down)
-        return lines
+
+    def fetches(self, count: int) -> Value:
+        """Whether the sum has at least as many steps as a tile has lines: in fewer most would not get their turn."""
+        return self.w.icmp("sge", self.sizes.value(self.nest.extents[self.nest.n_out]), const(I64, count))
+
+    def lines_a_step(self, rows: int, vectors: int) -> Value | None:
+        """How many lines are asked for at every step of the sum, in 65536ths; where there are few steps, 0, which
+        stands for the same one again and again."""
+        w, count = self.w, rows * vectors * len(self.far())
+        if not count:
+            return None
+        depth = self.sizes.value(self.nest.extents[self.nest.n_out])
+        depth = w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
+        return w.select(self.fetches(count), w.new(I64, f"udiv i64 {count << 16}, {depth.text}"), const(I64, 0))
 
     def fetch(self, turn: Value, each: Value) -> None:
         """Ask for the line whose turn it is. They come one by one, all the sums long: asked for at once they would

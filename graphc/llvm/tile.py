@@ -303,11 +303,7 @@ class TileWriter(AfterWriter):
         for size in sizes.prepared():
             self.sizes.prepare(size)
         inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
-        each = None
-        if self.far():  # lines for a step of the sum, in 65536ths
-            depth = self.sizes.value(self.nest.extents[self.nest.n_out])
-            depth = self.w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
-            each = self.w.new(I64, f"udiv i64 {rows * vectors * len(self.far()) << 16}, {depth.text}")
+        each = self.lines_a_step(rows, vectors)
         sums = self.sum_level(0, inner, sides, [left, right, target], begin, rows, vectors, each)
         for k, value in enumerate(sums):
             self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
