@@ -48,20 +48,42 @@ class AfterWriter(NestWriter):
         if not count:
             return Value("null", "ptr")
         lines = w.alloca("ptr", count)
+        index = [env.index[v] for v in self.nest.schedule.order]
+        w.call(self.lines_function(rows, vectors), "void", [CONTEXT, lines, *index])
+        return lines
+
+    def lines_function(self, rows: int, vectors: int) -> str:
+        """The name of the function that does so for tiles of one shape, of which a nest has many in its text."""
+        name, far = f"{self.nest.name}_{rows}x{vectors}_lines", self.far()
+        module = self.w.module
+        if name in module.functions:
+            return name
+        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
+        caller, sizes, pointers = self.w, self.sizes, self.pointers
+        w = self.w = Writer(module)
+        self.at("reduce", 0)
+        self.pointers = {k: self.locate(w, k) for k in dict.fromkeys(access.buffer for access in far)}
+        self.sizes = Sizes(w, CONTEXT, sizes.dims)
+        for size in sizes.prepared():
+            self.sizes.prepare(size)
 
         def note(number: Value, address: Value) -> None:
-            w.store(address, w.gep(lines, number, "ptr"), 8)
+            w.store(address, w.gep(LINES, number, "ptr"), 8)
 
         def ask(number: Value, address: Value) -> None:
             w.prefetch(address, True)
-            w.store(address, lines, 8)
+            w.store(address, LINES, 8)
 
-        many = w.if_(self.fetches(count))
+        env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+        many = w.if_(self.fetches(rows * vectors * len(far)))
         self.each_line(env, rows, vectors, note)
         w.else_(many)
         self.each_line(env, rows, vectors, ask)
         w.end_if(many)
-        return lines
+        w.ret()
+        module.define(name, "void", [CONTEXT, LINES, *index], w, "internal", "noinline")
+        self.w, self.sizes, self.pointers = caller, sizes, pointers
+        return name
 
     def each_line(self, env: Env, rows: int, vectors: int, turn: Callable[[Value, Value], None]) -> None:
         """The number and the address of each line of far arrays that belongs to a tile."""
@@ -88,7 +110,8 @@ class AfterWriter(NestWriter):
             return None
         depth = self.sizes.value(self.nest.extents[self.nest.n_out])
         depth = w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
-        return w.select(self.fetches(count), w.new(I64, f"udiv i64 {count << 16}, {depth.text}"), const(I64, 0))
+        each = w.new(I64, f"udiv i64 {count << 16}, {depth.text}")
+        return w.select(self.fetches(count), each, const(I64, 0))
 
     def fetch(self, turn: Value, each: Value) -> None:
         """Ask for the line whose turn it is. They come one by one, all the sums long: asked for at once they would
