@@ -4,6 +4,9 @@ Declare tensors and what follows from them, read the derivatives, compile forwar
 function, and train it.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from graphc.compiler import compile
 from graphc.diff.derivatives import (
     grad,
@@ -175,9 +178,13 @@ from graphc.errors import (
 from graphc.graph.dtypes import boolean, float32, float64, int32, int64
 from graphc.graph.sizes import Size
 from graphc.graph.sym import sym
-from graphc.inspect.draw import curves
 from graphc.runtime.step import Function, TrainStep
-from graphc.study import draw, explain
+
+if TYPE_CHECKING:
+    from graphc.inspect.draw import curves
+    from graphc.study import draw, explain
+
+_LAZY = {"curves": "graphc.inspect.draw", "draw": "graphc.study", "explain": "graphc.study"}
 
 __version__ = "0.1.0"
 
@@ -202,3 +209,16 @@ __all__ = [
     "DefinitionError", "DTypeError", "ExportError", "GraphcError", "IndexRangeError", "InputError",
     "InternalError", "NonFiniteError", "NotDifferentiable", "ShapeError", "UnknownNameError", "UsageError",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """What is for looking only, imported when first asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    found: object = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ and ``show`` builds them when asked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import overload
 
 from graphc.dsl.handle import located
@@ -25,7 +26,6 @@ from graphc.graph.text import to_text
 from graphc.kernels.cost import cost
 from graphc.kernels.layout import Layout
 from graphc.llvm.target import host
-from graphc.look import report, rich, show
 from graphc.pipeline import (
     LOSS,
     Declared,
@@ -36,10 +36,9 @@ from graphc.pipeline import (
     uncollected,
     with_declarations,
 )
-from graphc.probes import examiner, profiled
 from graphc.runtime import cache as disk
 from graphc.runtime.jit import compiler_version
-from graphc.runtime.program import Compiled, compile_program
+from graphc.runtime.program import Compiled, Examine, compile_program
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store
@@ -129,7 +128,7 @@ def compiled_function(target: object, options: Options) -> Function:
     """A plain function of a tensor, or of a list or dict of them."""
     declared = declare_function(target)
     compiled, hit = compiled_program(declared, options)
-    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug, examine=examiner(declared, options))
+    loaded = Loaded(compiled, host(), None, name="function", debug=options.debug, examine=_examiner(declared, options))
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
 
@@ -137,7 +136,7 @@ def compiled_step(loss: Tensor, declared: Declared, seed: int, options: Options)
     """A training step with initial weights; ``loss`` is what it was declared of."""
     compiled, hit = compiled_program(declared, options)
     store = make_store((compiled.layout,), initial_values(declared, compiled.layout, seed))
-    examine = examiner(declared, options)
+    examine = _examiner(declared, options)
     loaded = Loaded(compiled, host(), store, debug=options.debug, threads=options.threads, examine=examine)
     tools = Tools(
         function=lambda wanted: shared_function(wanted, store, options),
@@ -194,7 +193,7 @@ def shared_function(wanted: object, store: Store, options: Options) -> Function:
     compiled, hit = compiled_program(declared, options)
     loaded = Loaded(
         compiled, host(), store, name="function", debug=options.debug, threads=options.threads,
-        examine=examiner(declared, options),
+        examine=_examiner(declared, options),
     )  # fmt: skip
     return Function(loaded, compiles=0 if hit else 1, cache_hits=int(hit), look=look_into(declared, options))
 
@@ -205,10 +204,30 @@ def shared_function(wanted: object, store: Store, options: Options) -> Function:
 def look_into(declared: Declared, options: Options) -> Look:
     """How a program compiled from ``declared`` is looked into; nothing is built before it is asked for."""
     return Look(
-        show=lambda stage: show(declared, options, stage),
-        html=lambda: rich(declared, options),
+        show=lambda stage: _look().show(declared, options, stage),
+        html=lambda: _look().rich(declared, options),
         cost=lambda: cost(stages(declared, options).program),
-        report=lambda title, profile, training: report(declared, options, title, profile, training),
-        profile=lambda loaded, given, seconds: profiled(loaded, declared, options, given, seconds),
+        report=lambda title, profile, training: _look().report(declared, options, title, profile, training),
+        profile=lambda loaded, given, seconds: _probes().profiled(loaded, declared, options, given, seconds),
         origin=declared,
     )
+
+
+def _examiner(declared: Declared, options: Options) -> Examine | None:
+    """What looks for the first value that is no finite number, after a check of ``debug=True`` failed."""
+    if not options.debug:
+        return None
+    return lambda number, values: _probes().examined(declared, options, number, values)
+
+
+def _look() -> ModuleType:
+    """Imported when first needed: with what it imports, a tenth of graphc's import."""
+    from graphc import look
+
+    return look
+
+
+def _probes() -> ModuleType:
+    from graphc import probes
+
+    return probes

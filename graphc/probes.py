@@ -19,8 +19,8 @@ from graphc.llvm.counters import COUNTERS
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.pipeline import Declared, Options, Stages, every_value, means_infinity, stages
-from graphc.runtime.program import Examine, compile_program
 from graphc.runtime.program import Program as Loaded
+from graphc.runtime.program import compile_program
 from graphc.runtime.store import Store, make_store
 
 SIZE = 32  # a run-time size that nobody gave, where inputs are drawn
@@ -72,29 +72,27 @@ def drawn_inputs(declared: Declared, names: Sequence[str], dims: Mapping[str, in
     return {name: values[name] for name in names}
 
 
-def examiner(declared: Declared, options: Options) -> Examine | None:
-    """What finds, after a check of ``debug=True`` failed, the first value that is no finite number."""
-    if not options.debug:
-        return None
+def examined(
+    declared: Declared, options: Options, number: int, values: Mapping[str, Array]
+) -> Autopsy | None:
+    """After the check of that number failed: the report on the first value that is no finite number.
 
-    def examine(number: int, values: Mapping[str, Array]) -> Autopsy | None:
-        """The report on the check of that number. values: of inputs, scalars, weights and states at the call."""
-        made = stages(declared, options)
-        graph = made.rewritten.graph
-        failed = next(k for k in made.program.kernels if isinstance(k, FiniteCheck) and k.number == number)
-        passages: list[Passage] = []
-        prepared(graph, passages)
-        ends = [node for node in graph.live() if _number(node, passages) in failed.nodes]
-        sites = {name: leaf.site for name, leaf in declared.leaves.items()}
-        found = {node: values[str(node.attr)] for node in graph.live() if node.kind in NAMED}
-        given = autopsy(graph, found, ends, sites, means_infinity(declared))
-        if given is not None:  # nothing needs to be computed to see what came so
-            return given
-        computed = _values(made, ends, values)
-        found |= {node: computed[str(node.number)] for node in graph.live() if str(node.number) in computed}
-        return autopsy(graph, found, ends, sites, means_infinity(declared))
-
-    return examine
+    values: of inputs, scalars, weights and states at the call.
+    """
+    made = stages(declared, options)
+    graph = made.rewritten.graph
+    failed = next(k for k in made.program.kernels if isinstance(k, FiniteCheck) and k.number == number)
+    passages: list[Passage] = []
+    prepared(graph, passages)
+    ends = [node for node in graph.live() if _number(node, passages) in failed.nodes]
+    sites = {name: leaf.site for name, leaf in declared.leaves.items()}
+    found = {node: values[str(node.attr)] for node in graph.live() if node.kind in NAMED}
+    given = autopsy(graph, found, ends, sites, means_infinity(declared))
+    if given is not None:  # nothing needs to be computed to see what came so
+        return given
+    computed = _values(made, ends, values)
+    found |= {node: computed[str(node.number)] for node in graph.live() if str(node.number) in computed}
+    return autopsy(graph, found, ends, sites, means_infinity(declared))
 
 
 def _values(made: Stages, ends: Sequence[Node], values: Mapping[str, Array]) -> Mapping[str, Array]:
