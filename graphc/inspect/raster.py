@@ -6,7 +6,7 @@ from graphc.errors import UsageError
 
 _ZOOM = 2.0  # pixels for each unit of the drawing, for paper and dense screens
 # The families that resvg falls back on: those that most Linux systems have; on others it finds the drawing's own.
-_FONTS = {"sans_serif_family": "DejaVu Sans", "monospace_family": "DejaVu Sans Mono"}
+_SANS, _MONOSPACE = "DejaVu Sans", "DejaVu Sans Mono"
 
 
 def png(what: str, svg: str) -> bytes:
@@ -18,4 +18,7 @@ def png(what: str, svg: str) -> bytes:
         import resvg_py
     except ImportError as error:
         raise UsageError(f"{what}: a PNG needs resvg-py: pip install resvg-py") from error
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=_ZOOM, background="white", **_FONTS))
+    made = resvg_py.svg_to_bytes(
+        svg_string=svg, zoom=_ZOOM, background="white", sans_serif_family=_SANS, monospace_family=_MONOSPACE
+    )
+    return bytes(made)

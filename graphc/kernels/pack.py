@@ -119,7 +119,7 @@ def ordered(blocks: Sequence[Block], offsets: Sequence[int]) -> tuple[list[int],
     same time that lie directly below it.
 
     >>> ordered([Block(4, 0, 1), Block(2, 1, 2), Block(3, 2, 3)], [0, 4, 0])
-    ([0, 2, 1], [(), (), (1, 0)])
+    ([2, 0, 1], [(), (), (1, 0)])
     """
     order = sorted(range(len(blocks)), key=lambda k: (offsets[k], offsets[k] + blocks[k].size, k))
     all_below: list[int] = []  # for each place a bit for every place below it
