@@ -25,13 +25,14 @@ BUSY, TURN, ARRIVED, LEFT, ASLEEP, STOP, SHIFT, JOB_CONTEXT, JOB_RUN, PRESENT, S
 MASK = 11  # the cores that members may use, in bits, on two lines
 MEMBERS = 13  # a line a member, itself included: the number of its thread, and of the core that it was last on
 SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
-PATIENCE = 128  # looks at ``arrived`` before a member offers its core to others: it may be the core that they need
+PATIENCE = 128  # looks at a word that others add to before a member offers its core: it may be what they need
 LOSS = 32  # calls that run alone for each time of a call that was lost
 FIRST_CREDIT = 4  # times of a call that a team may lose at first
 MOST_CREDIT = 512  # and at most, after it saved them
 PERIOD = 1024  # calls together after which one runs alone
 SOON = 8  # such calls after the very first, which met cold memory
 WAIT = "team_wait"
+UNTIL = "team_until"
 WORKER = "team_worker"
 APART = "team_apart"
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # Linux's numbers of system calls
@@ -42,6 +43,11 @@ _SETAFFINITY = {"x86_64": 203, "aarch64": 122}
 def can_have_team(target: Target) -> bool:
     """Whether members can sleep and be woken there: on Linux, on the architectures whose system calls are known."""
     return "linux" in target.triple and target.triple.split("-")[0] in _FUTEX
+
+
+def futex(triple: str) -> int:
+    """The number of the system call by which members sleep and are woken."""
+    return _FUTEX[triple.split("-")[0]]
 
 
 def _at(line: int) -> str:
@@ -72,23 +78,20 @@ def add_entry(module: Module, run: str) -> None:
             ]
         )
         return
-    pause, counter = _pause(module.triple), reading(module.triple)
+    counter = reading(module.triple)
     module.declare("llvm.smin.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])
-    number = next(n for arch, n in _FUTEX.items() if module.triple.startswith(arch))
-    module.functions[WAIT] = f"""define internal void @{WAIT}(ptr %team, i64 %shift, i64 %n) nounwind noinline {{
-  %arrived = {_at(ARRIVED)}
-  %old = atomicrmw add ptr %arrived, i64 1 acq_rel
-  %all = shl i64 %n, %shift
+    number = futex(module.triple)
+    module.functions[UNTIL] = f"""define internal void @{UNTIL}(ptr %word, i64 %wanted) nounwind noinline {{
   br label %look
 look:
   %turns = phi i64 [ 0, %0 ], [ %next, %wait ], [ 0, %yield ]
-  %now = load atomic i64, ptr %arrived acquire, align 8
-  %there = icmp uge i64 %now, %all
+  %now = load atomic i64, ptr %word acquire, align 8
+  %there = icmp uge i64 %now, %wanted
   br i1 %there, label %done, label %wait
 wait:
-  {pause}
+  {_pause(module.triple)}
   %next = add i64 %turns, 1
   %long = icmp ugt i64 %next, {PATIENCE}
   br i1 %long, label %yield, label %look
@@ -96,6 +99,13 @@ yield:
   %ignored = call i32 @sched_yield()
   br label %look
 done:
+  ret void
+}}"""
+    module.functions[WAIT] = f"""define internal void @{WAIT}(ptr %team, i64 %shift, i64 %n) nounwind noinline {{
+  %arrived = {_at(ARRIVED)}
+  %old = atomicrmw add ptr %arrived, i64 1 acq_rel
+  %all = shl i64 %n, %shift
+  tail call void @{UNTIL}(ptr %arrived, i64 %all)
   ret void
 }}"""
     module.functions["step"] = f"""define i32 @step(ptr %ctx) nounwind {{
@@ -184,21 +194,7 @@ work:
   %result = call i32 @{run}(ptr %ctx, i64 0, i64 %shift, ptr %team)
   %size = shl i64 1, %shift
   %others = sub i64 %size, 1
-  br label %look
-look:
-  %turns = phi i64 [ 0, %work ], [ %next, %wait ], [ 0, %yield ]
-  %gone = load atomic i64, ptr %left acquire, align 8
-  %all = icmp uge i64 %gone, %others
-  br i1 %all, label %done, label %wait
-wait:
-  {pause}
-  %next = add i64 %turns, 1
-  %long = icmp ugt i64 %next, {PATIENCE}
-  br i1 %long, label %yield, label %look
-yield:
-  %ignored = call i32 @sched_yield()
-  br label %look
-done:
+  call void @{UNTIL}(ptr %left, i64 %others)
   store atomic i64 0, ptr %busy release, align 8
   br i1 %always, label %leave, label %judge
 judge:
@@ -244,8 +240,7 @@ def worker_text(target: Target) -> str:
     The latter is for those who are on it: a kernel may wake a thread where its waker runs, in a virtual machine even if
     another core is idle, and the two would wait for each other in turns of the scheduler.
     """
-    arch = target.triple.split("-")[0]
-    number = _FUTEX[arch]
+    arch, number = target.triple.split("-")[0], futex(target.triple)
     return f"""target triple = "{target.triple}"
 declare i64 @syscall(i64, ...)
 declare i32 @sched_getcpu()

@@ -30,6 +30,7 @@ from graphc.llvm.team import (
     TURN,
     WORKER,
     can_have_team,
+    futex,
     n_words,
     worker_text,
 )
@@ -39,7 +40,6 @@ from graphc.runtime.memory import zeroed
 VARIABLE = "GRAPHC_THREADS"
 PATIENCE_S = 0.1
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-_FUTEX_WAKE = {"x86_64": 202, "aarch64": 98}
 
 
 def thread_count(wanted: int | None) -> int:
@@ -116,8 +116,7 @@ class Team:
 
 def _wake(address: int) -> None:
     libc = ctypes.CDLL(None)
-    number = _FUTEX_WAKE[host().triple.split("-")[0]]
-    libc.syscall(ctypes.c_long(number), ctypes.c_void_p(address), 129, 2**31 - 1, None, None, 0)
+    libc.syscall(ctypes.c_long(futex(host().triple)), ctypes.c_void_p(address), 129, 2**31 - 1, None, None, 0)
 
 
 _teams: dict[int, Team] = {}
