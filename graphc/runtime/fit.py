@@ -89,8 +89,11 @@ def train(
     judge = _judge(program, forward, validation, options.batch_size)
     record = _Record()
     started = time.perf_counter()
-    if options.epochs:
-        _loop(plan, options, judge, record)
+    try:
+        if options.epochs:
+            _loop(plan, options, judge, record)
+    finally:
+        plan.close()
     outputs = {key: np.concatenate(rows) for key, rows in record.outputs.items()}
     norms = {name: np.sqrt(np.concatenate(rows)) for name, rows in record.norms.items()}
     seconds = time.perf_counter() - started
@@ -107,7 +110,7 @@ def _check_options(program: Program, options: FitOptions) -> None:
     numbers = (int, float, np.integer, np.floating)
     if options.until is not None and (isinstance(options.until, bool) or not isinstance(options.until, numbers)):
         raise InputError(f"step.fit: until={options.until!r} given; needs a number or None")
-    if not epoch.can_fit(program.layout):
+    if not program.sliced:
         stray = epoch.unsliceable(program.layout)
         why = f"input {stray!r} has the batch elsewhere than as its first axis" if stray else "no input begins with it"
         raise UsageError(f"step.fit: needs inputs whose first axis is one symbolic dimension, the batch: {why}")
@@ -133,31 +136,34 @@ class _Plan:
         rows = min(int(options.batch_size), self.n_rows)
         n_full, tail = divmod(self.n_rows, rows)
         self.n_steps = n_full + bool(tail)
-        self.full = program.context({**dims, layout.batch_dim: rows})
-        self.tail = program.context({**dims, layout.batch_dim: tail}) if tail else self.full
-        self.inputs = epoch.sliced(layout)
-        self.outputs = epoch.averaged(layout)
-        n_words = epoch.output_word(len(self.inputs), len(self.outputs), "width")
-        self.words = (ctypes.c_int64 * n_words)()
-        self.doubles = (ctypes.c_double * n_words).from_buffer(self.words)
+        self.inputs, self.outputs = program.sliced, program.averaged
         self.order = np.arange(self.n_rows) if options.shuffle else np.empty(0, np.int64)
         self.recorded = [name for name, _ in layout.results.recorded]
         self.shuffles_here = options.shuffle and self.n_rows > _SHUFFLE_BLOCK
+        self.full = program.take({**dims, layout.batch_dim: rows})
+        self.tail = program.take({**dims, layout.batch_dim: tail}) if tail else self.full
+        self.budget = _first_budget(evaluate(layout.cost_ns, self.full.dims))
+        self.sums, self.means = self._averages(dims)
+        self.block = min(_EPOCH_BLOCK, int(options.epochs), *(len(mean) for mean in self.means))
+        self.epoch_losses = np.empty(self.block)
+        self.staging: list[Array] = []
         values = {
             "n_full": n_full, "n_steps": self.n_steps, "rows": rows, "tail_rows": tail, "n_rows": self.n_rows,
             "order": self.address(self.order) if options.shuffle else 0,
             "shuffles": options.shuffle and not self.shuffles_here, "random": _random_state(options.seed),
             "context": self.full.address, "tail_context": self.tail.address,
+            "epoch_losses": self.address(self.epoch_losses),
         }  # fmt: skip
-        for name, value in values.items():
-            self.set(name, value)
-        self.doubles[epoch.word("until")] = math.nan if options.until is None else float(options.until)
-        self.block = _EPOCH_BLOCK
-        self.budget = 1
-        self.staging = self._point_inputs(rows, dims)
-        self.sums, self.means = self._point_outputs(dims)
-        self.epoch_losses = np.empty(self.block)
-        self.set("epoch_losses", self.address(self.epoch_losses))
+        words = [*(values.get(name, 0) for name in epoch.WORDS), *self._fed(rows, dims), *self._averaged()]
+        self.words = (ctypes.c_int64 * len(words))(*words)
+        self.address_of_words = ctypes.addressof(self.words)
+        until = math.nan if options.until is None else float(options.until)
+        ctypes.c_double.from_buffer(self.words, 8 * epoch.word("until")).value = until
+
+    def close(self) -> None:
+        """Hand the contexts on to the next training."""
+        for context in {id(context): context for context in (self.full, self.tail)}.values():
+            self.program.put_back(context)
 
     def address(self, array: Array) -> int:
         return self.program.address(array)
@@ -168,35 +174,44 @@ class _Plan:
     def get(self, name: str) -> int:
         return self.words[epoch.word(name)]
 
-    def _point_inputs(self, rows: int, dims: Mapping[str, int]) -> list[Array]:
-        """Where the rows come from and where a batch of them is gathered; inputs not sliced stay as they are."""
+    def _fed(self, rows: int, dims: Mapping[str, int]) -> list[int]:
+        """The words of the sliced inputs: where the rows come from and where a batch of them is gathered.
+
+        Inputs that are not sliced are pointed to once, by the contexts.
+        """
         layout, slots = self.program.layout, self.program.slots
         by_word = {slot.word: array for slot, array in zip(slots, self.arrays, strict=True)}
-        staging: list[Array] = []
-        for n, item in enumerate(self.inputs):
+        words: list[int] = []
+        for item in self.inputs:
             buffer = layout.buffers[item.buffer]
-            row_bytes = math.prod([buffer.dtype.itemsize, *(evaluate(size, dims) for size in buffer.shape[1:])])
-            staging.append(zeroed(rows * row_bytes if self.order.size else 0))
+            row_bytes = item.row_bytes
+            if row_bytes is None:
+                row_bytes = math.prod([buffer.dtype.itemsize, *(evaluate(size, dims) for size in buffer.shape[1:])])
             source = by_word.pop(layout.buffer_word(item.buffer))
-            for name, value in (
-                ("data", self.address(source)), ("staging", self.address(staging[-1])), ("row_bytes", row_bytes)
-            ):  # fmt: skip
-                self.words[epoch.input_word(n, name)] = value
+            if self.order.size:
+                self.staging.append(zeroed(rows * row_bytes))
+            words += [self.address(source), self.address(self.staging[-1]) if self.order.size else 0, row_bytes]
         for word, array in by_word.items():
             self.full.words[word] = self.tail.words[word] = self.address(array)
-        return staging
+        return words
 
-    def _point_outputs(self, dims: Mapping[str, int]) -> tuple[list[Doubles], list[Doubles]]:
-        """The sums over an epoch of each output, and the means of a block of epochs."""
+    def _averages(self, dims: Mapping[str, int]) -> tuple[list[Doubles], list[Doubles]]:
+        """The sums over an epoch of each output, and the means of as many epochs as are kept natively."""
         buffers = self.program.layout.buffers
         declared = [epoch.averaged_shape(buffers[item.buffer], item.by_row) for item in self.outputs]
         sums = [np.zeros(tuple(evaluate(size, dims) for size in shape)) for shape in declared]
-        self.block = max(1, min(self.block, _MOST_MEANS // max(1, sum(s.size for s in sums))))
-        means = [np.empty((self.block, *s.shape)) for s in sums]
-        for n, (total, mean) in enumerate(zip(sums, means, strict=True)):
-            for name, value in (("width", total.size), ("sums", self.address(total)), ("means", self.address(mean))):
-                self.words[epoch.output_word(len(self.inputs), n, name)] = value
-        return sums, means
+        most = max(1, min(_EPOCH_BLOCK, _MOST_MEANS // max(1, sum(s.size for s in sums))))
+        return sums, [np.empty((most, *s.shape)) for s in sums]
+
+    def _averaged(self) -> list[int]:
+        """The words of the averaged outputs."""
+        pairs = zip(self.sums, self.means, strict=True)
+        return [word for total, mean in pairs for word in (total.size, self.address(total), self.address(mean))]
+
+
+def _first_budget(step_ns: int) -> int:
+    """Steps of the first native call: as many as would take a chunk, were they sixteen times slower than predicted."""
+    return max(1, int(_CHUNK_S * 1e9 / (_MOST_GROWTH * step_ns))) if step_ns else 1
 
 
 def _random_state(seed: str) -> int:
@@ -227,7 +242,6 @@ def _run_block(
     plan.set("n_epochs", n_epochs)
     plan.set("pauses", judge is not None or plan.shuffles_here or bool(plan.recorded))
     entry = plan.program.epoch_entry()
-    address = ctypes.addressof(plan.words)
     before, seen, taken = len(record.losses), 0, 0
     while True:
         if plan.shuffles_here and plan.get("step") == 0:
@@ -237,7 +251,7 @@ def _run_block(
         plan.set("budget", losses.size)
         plan.set("step_losses", plan.address(losses))
         began = time.perf_counter()
-        status, context = _run_chunk(plan, entry, address)
+        status, context = _run_chunk(plan, entry)
         spent = time.perf_counter() - began
         done, ended = plan.get("done"), plan.get("epoch")
         record.used += done
@@ -262,13 +276,13 @@ def _run_block(
             return bool(plan.get("stopped"))
 
 
-def _run_chunk(plan: _Plan, entry: Callable[[int], int], address: int) -> tuple[int, Context]:
+def _run_chunk(plan: _Plan, entry: Callable[[int], int]) -> tuple[int, Context]:
     """One native call: its status and the context of the step that it ended with. The store is free between chunks."""
     program = plan.program
     with program.native([plan.full, plan.tail]) as undo:
         plan.set("done", 0)
         try:
-            status = entry(address)
+            status = entry(plan.address_of_words)
         finally:
             program.count_calls(plan.get("done"))
         if status:
@@ -293,7 +307,7 @@ def _take_weights(plan: _Plan, record: _Record) -> None:
 def _shuffle(plan: _Plan) -> None:
     """Shuffle many rows, in pieces between which a signal is answered."""
     shuffle = plan.program.shuffle_entry()
-    state = ctypes.addressof(plan.words) + 8 * epoch.word("random")
+    state = plan.address_of_words + 8 * epoch.word("random")
     for first in range(0, plan.n_rows, _SHUFFLE_BLOCK):
         shuffle(plan.address(plan.order), first, min(first + _SHUFFLE_BLOCK, plan.n_rows), state)
 

@@ -102,8 +102,8 @@ class Program:
 
     __slots__ = (
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
-        "_aimed", "_examine", "_fast", "_hypers", "_kept", "_native", "_owned", "_released", "_held", "_n_calls",
-        "_solver", "_threads", "debug", "guard", "layout", "name", "slots", "store",
+        "_aimed", "_examine", "_fast", "_hypers", "_idle", "_kept", "_native", "_owned", "_released", "_held",
+        "_n_calls", "_solver", "_threads", "averaged", "debug", "guard", "layout", "name", "sliced", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -129,7 +129,10 @@ class Program:
         self._fast: FastCall | None = None
         self._aimed: Context | None = None  # kept alive for the fast call
         self._solver = DimSolver(layout.dims, self.slots)
-        symbols = [layout.symbol, *symbols, *(epoch.SYMBOLS if epoch.can_fit(layout) else ())]
+        fits = epoch.can_fit(layout)
+        self.sliced = epoch.sliced(layout) if fits else ()
+        self.averaged = epoch.averaged(layout) if fits else ()
+        symbols = [layout.symbol, *symbols, *(epoch.SYMBOLS if fits else ())]
         symbols += fastcall.SYMBOLS if fastcall.fast_inputs(layout) else ()
         self._native: Native = load(compiled.object_code, symbols, target)
         self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
@@ -138,6 +141,7 @@ class Program:
         self._allocate = allocate
         self._arena: Bytes = allocate(0)
         self._by_shapes: dict[tuple[tuple[int, ...], ...], Context] = {}
+        self._idle: dict[tuple[int, ...], Context] = {}
         self._busy = False
         self.debug = debug
         self._examine = examine
@@ -176,6 +180,16 @@ class Program:
             context.words[WORD_ALWAYS] = _ALWAYS
         self.point(context)
         return context
+
+    def take(self, dims: Mapping[str, int]) -> Context:
+        """A context for these dimensions, a new one or one that was put back; its inputs' words are not yet set."""
+        return self._idle.pop(_key(dims), None) or self.context(dims)
+
+    def put_back(self, context: Context) -> None:
+        """Keep a context for the next ``take``: to make one costs as much as a hundred short steps."""
+        if len(self._idle) >= _MOST_CONTEXTS:
+            self._idle.clear()
+        self._idle[_key(context.dims)] = context
 
     def _members(self, dims: Mapping[str, int]) -> int:
         """How many threads share a call with these dimensions: one where it is short."""
@@ -447,3 +461,7 @@ def _hyper_memory(buffers: Sequence[Buffer]) -> tuple[dict[str, Array], Bytes]:
     block = zeroed(64 * len(buffers))
     arrays = {b.name: np.ndarray((), b.dtype.numpy, block.data, 64 * n) for n, b in enumerate(buffers)}
     return arrays, block
+
+
+def _key(dims: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(dims.values())  # a program's dimensions come in one order
