@@ -7,6 +7,7 @@ fuses multiply-adds, not on lanes or width. ``tests/test_vecmath.py`` measures t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from graphc.errors import InternalError
@@ -25,6 +26,7 @@ from graphc.llvm.vecmath_core import (
     log_sum,
     out_of_line,
     power_of_two,
+    round_to_integer,
     scaled,
     single_scale,
     split,
@@ -130,13 +132,19 @@ def cosh(w: Writer, x: Value) -> Value:
 
 
 def tanh(w: Writer, x: Value) -> Value:
-    """The hyperbolic tangent, by E = e^2|x| - 1: E/(E + 2)."""
+    """The hyperbolic tangent, by E = e^z - 1, z = 2|x|: E/(E + 2).
+
+    A relative error of z comes into the result z/sinh(z) times, so z - n ln 2 needs no second piece of ln 2.
+    """
     t = Term(w, x)
+    fmt = format_of(t)
     # From (mantissa + 2) ln(2)/2 on the result rounds to 1.
-    limit = 0.35 * (format_of(t).mantissa + 3)
-    q, n = exp_parts(at_most(abs(t), limit) * 2.0)
+    z = at_most(abs(t), 0.35 * (fmt.mantissa + 3)) * 2.0
+    n = round_to_integer(z, fmt.table["log2e"][0])
+    r = fma(n.n, -math.log(2), z)
     scale = single_scale(n)
-    e = fma(scale, q, scale - 1.0)
+    first = scale * r  # exact
+    e = fma(first * r, poly(r, fmt.table["exp"]), first + (scale - 1.0))
     return (e / (e + 2.0)).copysign(t).v
 
 
