@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
+import operator
 import weakref
+from collections.abc import Callable
 
 import handmade
 import numpy as np
@@ -94,7 +98,7 @@ def test_a_scalar_given_natively_leaves_the_default(bare: Compiled, rng: np.rand
     step, twin = handmade.make_step(bare), handmade.make_step(bare)
     data = handmade.batch(rng, 4)
     for lr in (0.5, 0.0, float("nan"), 1e300, 0.25):
-        assert loss_of(step(**data)) == loss_of(twin._slow_call(**data))
+        assert loss_of(step(**data)) == loss_of(TrainStep.__call__(twin, **data))
         start = values(step)
         bad = {**data, "k": np.full(4, 77, np.int32)}
         with pytest.raises(errors.IndexRangeError):
@@ -102,7 +106,7 @@ def test_a_scalar_given_natively_leaves_the_default(bare: Compiled, rng: np.rand
         assert values(step) == start
         for scalars in ({}, {"lr": lr}, {}):
             step(**data, **scalars)
-            twin._slow_call(**data, **scalars)
+            TrainStep.__call__(twin, **data, **scalars)
         assert values(step) == values(twin)
         step.params["w"] = twin.params["w"] = [1, 2, 3]
         step.state["m"] = twin.state["m"] = [0, 0, 0]
@@ -155,12 +159,46 @@ def test_a_step_with_native_calls_is_released(bare: Compiled, rng: np.random.Gen
     step = handmade.make_step(bare)
     step(**handmade.batch(rng, 4))
     assert isinstance(step, TrainStep) and type(step).__name__ == "TrainStep"
-    alive = weakref.ref(step.program._native.keep[-1])
-    call = type(step).__call__
-    del step
+    native, itself = weakref.ref(step.program._native.keep[-1]), weakref.ref(step)
     gc.collect()
-    assert alive() is not None  # the builtin alone keeps all that it needs
-    assert type(call(**handmade.batch(rng, 4))) is float  # type: ignore[call-arg]
-    del call
-    gc.collect()
-    assert alive() is None
+    gc.disable()
+    try:
+        del step
+        assert itself() is None and native() is None  # at once: no cycle holds them
+    finally:
+        gc.enable()
+
+
+@needs_fast
+def test_a_step_is_called_as_any_object_is(bare: Compiled, rng: np.random.Generator) -> None:
+    step, twin = handmade.make_step(bare), handmade.make_step(bare)
+    data = handmade.batch(rng, 4)
+    loss = twin(**data)
+    calls: list[Callable[[], object]] = [
+        lambda: step(**data), lambda: step.__call__(**data), lambda: TrainStep.__call__(step, **data),
+        lambda: operator.call(step, **data), functools.partial(step, **data),
+    ]  # fmt: skip
+    assert calls[0]() == loss
+    for call in calls[1:]:
+        assert call() == twin(**data)
+    assert inspect.signature(step) == inspect.signature(TrainStep.__call__.__get__(step))
+    assert type(step).__doc__ == TrainStep.__doc__ and type(step).__module__ == TrainStep.__module__
+    step.note = "a name of the user's own"  # type: ignore[attr-defined]
+    assert vars(step)["note"] == step.note  # type: ignore[attr-defined]
+
+
+@needs_fast
+def test_a_class_of_the_users_own(bare: Compiled, rng: np.random.Generator) -> None:
+    class Counting(TrainStep):
+        n = 0
+
+        def __call__(self, /, *given: object, **inputs: object) -> object:
+            self.n += 1
+            return super().__call__(*given, **inputs)
+
+    made = handmade.make_step(bare)
+    step = Counting(made.program, made._tools)
+    data = handmade.batch(rng, 4)
+    for _ in range(3):
+        step(**data)
+    assert step.n == 3

@@ -1,6 +1,6 @@
 """A native way into a training step: Python calls machine code that checks the arguments itself.
 
-``graphc_call`` has the signature of a METH_FASTCALL | METH_KEYWORDS function of CPython. It takes the keyword
+``graphc_call`` is a function of CPython's vectorcall protocol, which calls of a step go to. It takes the keyword
 arguments of a call whose arrays are all as native code wants them and of the same shapes as at the last call, and
 hyper-parameters that are floats; it sets the addresses, runs the step and returns the loss as a float. Whatever it does
 not expect goes to the Python method ``slow``, which knows every rule and every message; so does a step whose checks
@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from graphc.graph.dtypes import DType
 from graphc.kernels.layout import Layout
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.runtime.arguments import Array
+from graphc.runtime.vectorcall import called_by_address
 from graphc.structs import dataclass
 
 SYMBOL = "graphc_call"
@@ -38,11 +41,13 @@ WORDS = (
     "owned_last",
     "array_type",    # numpy.ndarray
     "float_type",    # float
-    "slow",          # the Python method for everything else
+    "slow",          # the Python function for everything else, whose first argument is the step
     "new_float",     # PyFloat_FromDouble
     "save_thread",   # PyEval_SaveThread
     "restore_thread",
+    "new_method",    # PyMethod_New
     "vectorcall",    # PyObject_Vectorcall
+    "release",       # Py_DecRef
 )  # fmt: skip
 _AT = {name: n for n, name in enumerate(WORDS)}
 _MOST_ARGUMENTS = 8
@@ -53,7 +58,7 @@ _SIZE, _ITEMS = _HEADER, _HEADER + 8  # of a tuple
 _DATA, _RANK, _SIZES, _DTYPE, _FLAGS = _HEADER, _HEADER + 8, _HEADER + 16, _HEADER + 40, _HEADER + 48
 _READY_FLAGS = 0x101  # C_CONTIGUOUS, ALIGNED
 _PROBE = 0.1
-_METHOD_FLAGS = 0x80 | 0x02  # METH_FASTCALL | METH_KEYWORDS
+_COUNT_MASK = 2**63 - 1  # above it, in the count of positional arguments, PY_VECTORCALL_ARGUMENTS_OFFSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +120,28 @@ def module_text(layout: Layout, fma: bool = True) -> str:
     >>> from graphc.kernels.layout import Buffer, Results
     >>> x, loss = Buffer("x", "input", float32, (2, 3)), Buffer("loss", "output", float32, (), 0)
     >>> text = module_text(Layout((), (x, loss), (4,), Results("loss", "loss")))
-    >>> "define ptr @graphc_call(ptr %self, ptr %args, i64 %count, ptr %names)" in text
+    >>> "define ptr @graphc_call(ptr %step, ptr %args, i64 %count, ptr %names)" in text
     True
     """
     module = Module("call", fma=fma)
     module.declare(layout.symbol, "i32", ["ptr"])
     module.globals[STATE_SYMBOL] = f"@{STATE_SYMBOL} = global ptr null, align 8"
     w = Writer(module)
-    params = [Value("%self", "ptr"), Value("%args", "ptr"), Value("%count", "i64"), Value("%names", "ptr")]
-    args, count, names = params[1:]
+    params = [Value("%step", "ptr"), Value("%args", "ptr"), Value("%count", "i64"), Value("%names", "ptr")]
+    step, args, count, names = params
     slow = w.label("slow")
     state = w.load("ptr", Value(f"@{STATE_SYMBOL}", "ptr"))
     inputs = fast_inputs(layout)
-    _require(w, slow, w.icmp("eq", _state(w, state, "ready"), _i64(1)), w.icmp("eq", count, _i64(0)))
+    positional = w.and_(count, _i64(_COUNT_MASK))
+    _require(w, slow, w.icmp("eq", _state(w, state, "ready"), _i64(1)), w.icmp("eq", positional, _i64(0)))
     _require(w, slow, w.icmp("ne", w.cast("ptrtoint", names, "i64"), _i64(0)))
     given = _field(w, names, _SIZE)
     _require(w, slow, w.icmp("sge", given, _i64(len(inputs))))
     call = _Call(w, slow, state, args, names, given)
-    data = [call.input(inputs, number) for number in range(len(inputs))]
     hypers = fast_hypers(layout)
-    places = [call.place(hyper_word(inputs, number)) for number in range(len(hypers))]
+    found = call.places(inputs, len(hypers))
+    data = [call.input(inputs, number, found[number]) for number in range(len(inputs))]
+    places = found[len(inputs) :]
     call.no_others(len(inputs), places)
     guard = _state(w, state, "guard", "ptr")
     running = w.gep(guard, _i64(1), "i64")
@@ -159,9 +166,7 @@ def module_text(layout: Layout, fma: bool = True) -> str:
     made = w.new("ptr", f"call ptr {_state(w, state, 'new_float', 'ptr').text}(double {wide.text})")
     w.ret(made)
     w.place(slow)
-    method, vectorcall = _state(w, state, "slow", "ptr"), _state(w, state, "vectorcall", "ptr")
-    listed = f"ptr {method.text}, ptr {args.text}, i64 {count.text}, ptr {names.text}"
-    w.ret(w.new("ptr", f"call ptr {vectorcall.text}({listed})"))
+    call.go_slow(step, count)
     module.define(SYMBOL, "ptr", params, w)
     return module.text()
 
@@ -193,6 +198,45 @@ class _Call:
     def __init__(self, w: Writer, slow: str, state: Value, args: Value, names: Value, given: Value) -> None:
         self.w, self.slow, self.state, self.args, self.names, self.given = w, slow, state, args, names, given
 
+    def places(self, inputs: Sequence[FastInput], n_hypers: int) -> list[Value]:
+        """Which argument each input is, then each scalar, -1 for none.
+
+        Most calls name all inputs in the order of their declaration and nothing else, which is looked for first.
+        """
+        w = self.w
+        usual = w.icmp("eq", self.given, _i64(len(inputs)))
+        for number in range(len(inputs)):
+            name = w.load("i64", w.gep(self.names, _i64(_ITEMS + 8 * number), "i8"))
+            wanted = w.load("i64", w.gep(self.state, _i64(input_word(inputs, number)), "i64"))
+            usual = w.and_(usual, w.icmp("eq", name, wanted))
+        before, search, found = w.block, w.label("search"), w.label("found")
+        w.condbr(usual, found, search)
+        w.place(search)
+        words = [input_word(inputs, number) for number in range(len(inputs))]
+        words += [hyper_word(inputs, number) for number in range(n_hypers)]
+        searched = [self.place(word) for word in words]
+        after = w.block
+        w.br(found)
+        w.place(found)
+        listed = [_i64(number) for number in range(len(inputs))] + [_i64(-1)] * n_hypers
+        return [w.phi("i64", [(one, before), (other, after)]) for one, other in zip(listed, searched, strict=True)]
+
+    def go_slow(self, step: Value, count: Value) -> None:
+        """Return what the Python method gives."""
+        w, state = self.w, self.state
+        new, function = _state(w, state, "new_method", "ptr"), _state(w, state, "slow", "ptr")
+        method = w.new("ptr", f"call ptr {new.text}(ptr {function.text}, ptr {step.text})")
+        failed, made = w.label("failed"), w.label("made")
+        w.condbr(w.icmp("eq", w.cast("ptrtoint", method, "i64"), _i64(0)), failed, made)
+        w.place(failed)
+        w.ret(method)  # null: the error is set
+        w.place(made)
+        vectorcall, release = _state(w, state, "vectorcall", "ptr"), _state(w, state, "release", "ptr")
+        listed = f"ptr {method.text}, ptr {self.args.text}, i64 {count.text}, ptr {self.names.text}"
+        result = w.new("ptr", f"call ptr {vectorcall.text}({listed})")
+        w.line(f"call void {release.text}(ptr {method.text})")
+        w.ret(result)
+
     def place(self, at: int) -> Value:
         """Which argument has the name in the state's word ``at``, -1 for none. Names are interned: addresses compare.
 
@@ -208,10 +252,9 @@ class _Call:
             place = w.select(w.icmp("eq", name, wanted), index, place)
         return place
 
-    def input(self, inputs: Sequence[FastInput], number: int) -> Value:
+    def input(self, inputs: Sequence[FastInput], number: int, place: Value) -> Value:
         """The address of an input's data, after every check."""
         w, item, first = self.w, inputs[number], input_word(inputs, number)
-        place = self.place(first)
         _require(w, self.slow, w.icmp("sge", place, _i64(0)))
         array = w.load("ptr", w.gep(self.args, place, "i64"))
         _require(w, self.slow, w.icmp("eq", _field(w, array, _TYPE), _state(w, self.state, "array_type")))
@@ -288,23 +331,25 @@ def _run(w: Writer, layout: Layout, state: Value, context: Value) -> Value:
 # In Python
 
 
-class _MethodDef(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p),
-    )  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class FastCall:
-    """A builtin that calls the step, and the words that it reads."""
+    """The words that ``graphc_call`` reads, and the objects whose addresses are among them."""
 
-    builtin: Callable[..., object]
     words: ctypes.Array[ctypes.c_int64]
+    keep: tuple[object, ...]
 
 
+def callable_type(cls: type[Any]) -> type[Any]:
+    """The class of which an instance is made where one of ``cls`` is asked for, so that its calls can be native."""
+    return called_by_address(cls) if usable() else cls
+
+
+@cache
 def usable() -> bool:
     """Whether the objects of this interpreter and this NumPy lie in memory as the emitted code reads them."""
     if sys.implementation.name != "cpython" or sys.maxsize != 2**63 - 1 or _HEADER != 16 or _without_lock():
+        return False
+    if hasattr(sys, "gettotalrefcount"):  # a debug build asserts that a type has been given its own tp_call
         return False
     if ctypes.c_double.from_address(id(_PROBE) + _HEADER).value != _PROBE or _peek(id(_PROBE) + _TYPE) != id(float):
         return False
@@ -342,11 +387,10 @@ def make(
     guard: int,
     owned: range,
     hypers: dict[str, int],
-    keep: tuple[object, ...],
 ) -> FastCall:
-    """The builtin for a loaded program, not yet ready.
+    """The words for a loaded program, not yet ready.
 
-    guard: address of the store's two words. hypers: of each run-time scalar's memory. keep: what must live as long.
+    guard: address of the store's two words. hypers: of each run-time scalar's memory.
     """
     inputs, scalars = fast_inputs(layout), fast_hypers(layout)
     words = (ctypes.c_int64 * hyper_word(inputs, len(scalars)))()
@@ -355,7 +399,8 @@ def make(
         "guard": guard, "owned_first": owned.start, "owned_last": owned.stop, "array_type": id(np.ndarray),
         "float_type": id(float), "slow": id(slow), "new_float": _function(api.PyFloat_FromDouble),
         "save_thread": _function(api.PyEval_SaveThread), "restore_thread": _function(api.PyEval_RestoreThread),
-        "vectorcall": _function(api.PyObject_Vectorcall),
+        "new_method": _function(api.PyMethod_New), "vectorcall": _function(api.PyObject_Vectorcall),
+        "release": _function(api.Py_DecRef),
     }  # fmt: skip
     for name, value in values.items():
         words[_AT[name]] = value
@@ -368,11 +413,7 @@ def make(
         first = hyper_word(inputs, number)
         words[first], words[first + 1] = id(interned[len(inputs) + number]), hypers[scalar.name]
     ctypes.c_size_t.from_address(addresses[STATE_SYMBOL]).value = ctypes.addressof(words)
-    method = _MethodDef(b"__call__", addresses[SYMBOL], _METHOD_FLAGS, b"Train one step on a batch: the loss.")
-    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    new = prototype(("PyCFunction_NewEx", api))
-    # The builtin holds the tuple, and with it everything that it reads.
-    return FastCall(new(ctypes.addressof(method), (words, method, slow, interned, keep), None), words)
+    return FastCall(words, (slow, interned))
 
 
 def _function(symbol: object) -> int:
@@ -382,7 +423,7 @@ def _function(symbol: object) -> int:
 
 
 def aim(call: FastCall, layout: Layout, context: int, releases: bool, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Make the builtin ready for arrays of these shapes, with this context; the scalars hold their defaults now."""
+    """Make calls ready for arrays of these shapes, with this context; the scalars hold their defaults now."""
     words, inputs = call.words, fast_inputs(layout)
     words[_AT["context"]], words[_AT["releases"]] = context, int(releases)
     for number, shape in enumerate(shapes):
@@ -395,7 +436,7 @@ def aim(call: FastCall, layout: Layout, context: int, releases: bool, shapes: Se
 
 
 def disarm(call: FastCall) -> None:
-    """Send every call to the slow way until the builtin is aimed again."""
+    """Send every call the slow way until they are made ready again."""
     call.words[_AT["ready"]] = 0
 
 

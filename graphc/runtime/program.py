@@ -25,7 +25,7 @@ from graphc.kernels.layout import (
     verify,
 )
 from graphc.llvm.target import Target
-from graphc.runtime import epoch, fastcall
+from graphc.runtime import epoch, fastcall, vectorcall
 from graphc.runtime.arguments import (
     Array,
     DimSolver,
@@ -386,16 +386,17 @@ class Program:
 
     # The fast way in
 
-    def fast_call(self, slow: Callable[..., object]) -> Callable[..., object] | None:
-        """A builtin that calls this program natively, in all unusual cases by way of ``slow``; None where it cannot."""
+    def make_fast(self, step: object, slow: Callable[..., object]) -> None:
+        """Let calls of ``step`` run this program natively, in all unusual cases by way of ``slow``, a method of its.
+
+        Where that cannot be, calls stay as they are.
+        """
         if self.store is None or self.debug or not fastcall.fast_inputs(self.layout) or not fastcall.usable():
-            return None
+            return
         hypers = {name: int(array.ctypes.data) for name, array in self._hypers.items()}
         guard = ctypes.addressof(self.guard.words)
-        keep = (self._native, self.guard, self._kept, self.store)
-        addresses = self._native.addresses
-        self._fast = fastcall.make(addresses, self.layout, slow, guard, self._owned, hypers, keep)
-        return self._fast.builtin
+        self._fast = fastcall.make(self._native.addresses, self.layout, slow, guard, self._owned, hypers)
+        vectorcall.aim(step, self._native.addresses[fastcall.SYMBOL])
 
     def _aim(self, fast: FastCall, context: Context, shapes: tuple[tuple[int, ...], ...]) -> None:
         fastcall.disarm(fast)

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.errors import FileAccessError, InputError, UnknownNameError, UsageError
 from graphc.graph.sizes import SizeLike
-from graphc.runtime import saving
+from graphc.runtime import fastcall, saving
 from graphc.runtime.arguments import Array
 from graphc.runtime.fit import FitOptions, train
 from graphc.runtime.history import History
@@ -216,6 +216,10 @@ class Function(_Compiled):
 class TrainStep(_Compiled):
     """A compiled training step: forward, backward and update as one native function."""
 
+    def __new__(cls, *given: object, **named: object) -> TrainStep:
+        made: TrainStep = super().__new__(fastcall.callable_type(cls))
+        return made
+
     def __init__(
         self,
         program: Program,
@@ -232,20 +236,14 @@ class TrainStep(_Compiled):
         self._store: Store = program.store
         self._tools = tools
         self._seed = seed
-        fast = program.fast_call(self._slow_call)
-        if fast is not None:
-            # Python looks for __call__ on the type: one of its own makes this step's calls native.
-            own = {"__call__": fast, "__doc__": type(self).__doc__, "__module__": type(self).__module__}
-            self.__class__ = type(type(self).__name__, (type(self),), own)
+        if type(self).__call__ is TrainStep.__call__:  # no subclass does more in a call
+            program.make_fast(self, TrainStep.__call__)
 
     def __call__(self, /, *given: object, **inputs: object) -> Any:  # a float, or (float, dict of arrays)
         """Train one step on a batch: the loss before the update, with the further outputs where there are any.
 
         A hyper-parameter may be given beside the inputs, for this call.
         """
-        return self._slow_call(*given, **inputs)
-
-    def _slow_call(self, /, *given: object, **inputs: object) -> float | tuple[float, dict[str, Array]]:
         if given:
             raise self._without_name(given[0])
         return self._program.run(inputs, _loss_and_outputs)

@@ -60,7 +60,8 @@ class Graphc:
             self.compiled.params[name] = value
 
     def step(self, x: NDArray[np.generic], y: NDArray[np.generic] | None = None) -> float:
-        return float(self.compiled(x=x) if y is None else self.compiled(x=x, y=y))
+        loss: float = self.compiled(x=x) if y is None else self.compiled(x=x, y=y)
+        return loss
 
     def epoch(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.floating]:
         history = self.compiled.fit({"x": x, "y": y}, batch_size=self.batch, epochs=1, shuffle=False, progress=False)
