@@ -16,7 +16,7 @@ from graphc.llvm.scalars import MEMORY
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, vector
 
-INLINE_POST = 32  # instructions of all registers; a longer post program is written once, over the tile in memory
+INLINE_POST = 100  # instructions of all registers; a longer post program is written once, over the tile in memory
 FAR_BYTES = 1 << 22  # of all arrays of a program, beyond which no inner cache holds them from one step to the next
 LINES = Value("%lines", "ptr")  # of a function that makes a tile's sums: addresses of lines to be asked for
 
@@ -125,6 +125,8 @@ class AfterWriter(NestWriter):
         """Whether the post program is short enough to be written for every register of the tile."""
         rows, vectors = self.nest.schedule.tile
         own = sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const"))
+        if self.in_place() and self.ends_masked():
+            return False
         return (own + len(self.nest.stores)) * rows * vectors <= INLINE_POST
 
     def leave_registers(self, env: Env, sums: list[Value], rows: int, vectors: int) -> None:
@@ -168,7 +170,7 @@ class AfterWriter(NestWriter):
         extent = self.nest.extents[self.vector]
         if not isinstance(extent, int) or extent >= self.lanes:
             self.whole_columns(env, memory, kind, rows, whole, across)
-        if not isinstance(extent, int) or extent % self.lanes:
+        if self.ends_masked():
             masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
             env = env.inner(mask=w.lane_mask(self.lanes, rest))
             inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
@@ -202,6 +204,11 @@ class AfterWriter(NestWriter):
         self.finish(inner, [w.load(kind, w.gep(line, along.index, kind), 64)])
         w.end_loop(along)
         w.end_loop(down)
+
+    def ends_masked(self) -> bool:
+        """Whether the last vector of a row is not whole, or may be."""
+        extent = self.nest.extents[self.vector]
+        return not isinstance(extent, int) or extent % self.lanes != 0
 
     def in_place(self) -> bool:
         """Whether the post program reads an array that it writes."""
