@@ -18,7 +18,7 @@ from graphc.graph.rules import partials as rule_of
 from graphc.graph.scalar import BodyBuilder, Scalar
 from graphc.graph.sympy_forms import apply_sympy
 from graphc.ops.combiners import COMBINERS
-from graphc.reference import evaluate_formula
+from graphc.reference.formulas import evaluate_formula
 
 SMOOTH = [name for name, p in PRIMITIVES.items() if p.smooth and name != "where"]
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from test_ops import CASES, declared, drawn
 
 import graphc as gc
-from graphc import reference
 from graphc.dsl.intern import intern
 from graphc.dsl.tensor import Tensor
 from graphc.graph.dtypes import float32
 from graphc.graph.formula import Affine, Formula, FromData, Guard, Read, plain, var
 from graphc.graph.scalar import BodyBuilder
 from graphc.ops.record import Record, Sample
-from graphc.reference import evaluate, evaluate_formula
+from graphc.reference import evaluate, formulas
+from graphc.reference.formulas import evaluate_formula
 from graphc.structs import replace
 
 Array = NDArray[Any]
@@ -39,8 +39,8 @@ def test_a_domain_in_parts_gives_the_same(
     tensor = declared(record, sample, arrays)
     values = {f"x{k}": a for k, a in enumerate(arrays)}
     whole = tensor.eval(**values)
-    monkeypatch.setattr(reference, "LARGEST", 3)
-    monkeypatch.setattr(reference, "_einsum", lambda *arguments: None)
+    monkeypatch.setattr(formulas, "LARGEST", 3)
+    monkeypatch.setattr(formulas, "_einsum", lambda *arguments: None)
     np.testing.assert_allclose(tensor.eval(**values), whole, rtol=1e-12, atol=1e-14)
 
 
