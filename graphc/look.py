@@ -14,7 +14,7 @@ from graphc.inspect.explain import Explanation, explained, forms_of, rewritten_a
 from graphc.inspect.links import DECLARED, DERIVED, Links, link
 from graphc.inspect.profile import Profile
 from graphc.inspect.report import (
-    Data,
+    FormulaData,
     cost_data,
     formulas_data,
     ledger_data,
@@ -150,7 +150,7 @@ def report(declared: Declared, options: Options, title: str, profile: object = N
     return page(title, data)
 
 
-def _formulas(made: Stages, links: Links) -> tuple[list[Data], Sequence[Line], Sequence[Line]]:
+def _formulas(made: Stages, links: Links) -> tuple[list[FormulaData], Sequence[Line], Sequence[Line]]:
     """The maths of a program, each line with its values; and the lines of its gradients and updates."""
     declared = made.declared
     place = {(v.stage, v.number): k for k, v in enumerate(links.values)}
@@ -187,8 +187,7 @@ def _firings(made: Stages) -> tuple[Firing, ...]:
 
 def links_of(declared: Declared, options: Options) -> Links:
     """The links between values, kernels, LLVM and assembly."""
-    made = stages(declared, options, traced=True)
-    return _links(made)
+    return _links(stages(declared, options, traced=True))
 
 
 def _links(made: Stages) -> Links:

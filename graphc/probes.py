@@ -9,7 +9,7 @@ import numpy as np
 from graphc.graph.graph import NAMED, Array, Node, Passage
 from graphc.inspect.autopsy import Autopsy, autopsy
 from graphc.inspect.check import drawn
-from graphc.inspect.profile import Profile, copied
+from graphc.inspect.profile import Profile
 from graphc.inspect.profile import profile as profile_calls
 from graphc.kernels.cost import cost
 from graphc.kernels.form import FiniteCheck
@@ -37,7 +37,7 @@ def profiled(
     names = [slot.name for slot in loaded.slots]
     if names and not given:
         given = drawn_inputs(declared, names, dict.fromkeys(made.layout.dims, SIZE))
-    kept = copied({name: loaded.store[name] for name in loaded.store.names()} if loaded.store is not None else {})
+    kept = {name: np.array(loaded.store[name]) for name in loaded.store.names()} if loaded.store is not None else {}
     stores: list[Store] = []
     programs: list[Loaded] = []
     for counted in (False, True):

@@ -199,6 +199,8 @@ def check(step: TrainStep | Function, seed: int = 0) -> CheckReport:
         if leaf.kind in ("param", "state") and leaf.leaf.init is not None
     }
     start |= {
-        name: np.asarray(leaf.leaf.default, np.float32) for name, leaf in leaves_named.items() if leaf.kind == "hyper"
+        name: np.asarray(leaf.leaf.default, leaf.dtype.numpy)
+        for name, leaf in leaves_named.items()
+        if leaf.kind == "hyper"
     }
     return check_graph(plain_graph, run_compiled, start, LOSS if gradients else "", gradients, seed)

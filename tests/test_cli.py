@@ -65,6 +65,12 @@ def test_bench_prints_time_and_floor(script: str, capsys: pytest.CaptureFixture[
     assert float(found[1]) > 0
 
 
+def test_check_takes_a_run_time_number_as_exact_as_it_is() -> None:
+    x = gc.input("x", (3,), dtype="float64")
+    large = gc.hyper("large", 1e300, dtype="float64")
+    assert study.check(gc.compile(gc.sum(x * large * 1e-300))).passed
+
+
 def test_bench_prints_each_kernel(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", script, "--size", "N=64", "--seconds", "0.05", "--kernels"]) == 0
     table = capsys.readouterr().out.partition("\n\n")[2]

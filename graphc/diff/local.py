@@ -147,7 +147,10 @@ def without_unused(formula: Formula, inputs: list[Node]) -> tuple[Formula, tuple
     needed = formula.body.reads()
     if needed != tuple(range(len(formula.reads))):
         number = {old: new for new, old in enumerate(needed)}
-        instrs = [i._replace(attr=number[i.attr]) if i.op == "read" else i for i in formula.body.instrs]  # type: ignore[index]
+        instrs = [
+            i._replace(attr=number[i.attr]) if i.op == "read" and isinstance(i.attr, int) else i
+            for i in formula.body.instrs
+        ]
         formula = replace(formula, reads=tuple(formula.reads[k] for k in needed), body=Body(tuple(instrs)))
     operands: dict[int, int] = {}
 

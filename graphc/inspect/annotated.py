@@ -4,6 +4,7 @@ rule that fired what it did and why it may."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from graphc.graph.graph import Passage
 from graphc.graph.sizes import SizeLike
@@ -37,7 +38,7 @@ def _said(links: Links, span: Span) -> str:
     shown = ", ".join(list(names)[:MOST_NAMES])
     shown += f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     lines = [links.listing[source - 1] for source in span.sources]
-    kernels = list(dict.fromkeys(links.kernel_name(line.kernel) for line in lines))
+    kernels = list(dict.fromkeys(links.kernels[line.kernel] for line in lines))
     if len(span.sources) == 1:
         return f"{kernels[0]} line {span.sources[0]}: {lines[0].text.strip()}    {shown}"
     return f"{', '.join(kernels)} lines {', '.join(map(str, span.sources))}    {shown}"
@@ -56,22 +57,15 @@ class PhaseText:
 
 def phases_of(passages: Sequence[Passage]) -> list[PhaseText]:
     """The phases of rewriting among some passages, in order."""
+    derived = next((k for k, p in enumerate(passages) if p.name == "derived"), 0)
+    named = [
+        (f"{p.name}, before derivatives" if k < derived else p.name, p)
+        for k, p in enumerate(passages)
+        if p.name not in _NO_PHASES
+    ]
     found: list[PhaseText] = []
-    runs: list[list[Passage]] = []
-    before = True  # derivatives are taken yet
-    names: list[str] = []
-    for passage in passages:
-        if passage.name == "derived":
-            before = False
-        if passage.name in _NO_PHASES:
-            continue
-        name = f"{passage.name}, before derivatives" if before and _has_derivatives(passages) else passage.name
-        if names and names[-1] == name:
-            runs[-1].append(passage)
-        else:
-            names.append(name)
-            runs.append([passage])
-    for name, run in zip(names, runs, strict=True):
+    for name, pairs in groupby(named, key=lambda pair: pair[0]):
+        run = [passage for _, passage in pairs]
         first, last = run[0].before, run[-1].after
         counts = len(run[0].new), len(last.live())
         found.append(PhaseText(name, counts, (operations_of(first), operations_of(last)), len(run)))
@@ -79,10 +73,6 @@ def phases_of(passages: Sequence[Passage]) -> list[PhaseText]:
 
 
 _NO_PHASES = ("rewritten", "derived", "stored", "solved", "composed", "laid out")
-
-
-def _has_derivatives(passages: Sequence[Passage]) -> bool:
-    return any(passage.name == "derived" for passage in passages)
 
 
 def rewrites_text(phases: Sequence[PhaseText], firings: Sequence[Firing]) -> str:

@@ -80,7 +80,7 @@ class Autopsy:
 
 def _place(source: str) -> str:
     """File and line of a source line, without its text."""
-    return ":".join(source.split(":")[:-1]) if ": " not in source else source.split(": ")[0]
+    return source.partition(": ")[0]
 
 
 def autopsy(

@@ -64,10 +64,6 @@ class Links:
         """The assembly that computes a value or, of a leaf, loads it."""
         return self.asm.of(other for line in value.lines for other in self.instead.get(line, (line,)))
 
-    def kernel_name(self, position: int) -> str:
-        """The name of a kernel's function."""
-        return self.kernels[position]
-
     def values_of(self, span: Span) -> list[Value]:
         """The declared and derived values that a span of LLVM or assembly serves."""
         found = dict.fromkeys(v for line in span.sources for v in self.served[line - 1])

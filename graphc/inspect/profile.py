@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import UsageError
-from graphc.graph.graph import Array
 from graphc.graph.sizes import evaluate
 from graphc.inspect.bench import Machine, machine
 from graphc.kernels.cost import KernelCost
@@ -27,6 +26,7 @@ from graphc.kernels.layout import PERSISTENT, Layout, buffer_bytes
 from graphc.kernels.told import Told
 from graphc.llvm.counters import COUNTERS, NOW, TIMED, WANTED_WORD, timing_text
 from graphc.llvm.target import host
+from graphc.runtime.curve import svg_start
 from graphc.runtime.jit import Native, compile_object, load
 from graphc.runtime.program import Context, Program
 from graphc.structs import dataclass
@@ -283,10 +283,6 @@ def _computes(told: Told) -> str:
 # The picture
 
 _LEFT, _BAR, _RIGHT, _ROW, _TOP = 70, 380, 340, 20, 26
-_STYLE = (
-    "svg.graphc-profile { color: #1a1a1a; background: #ffffff; } "
-    "@media (prefers-color-scheme: dark) { svg.graphc-profile { color: #e8e8e8; background: #16181c; } }"
-)
 _COLOUR = "#0072b2"  # of Okabe and Ito's palette (2008)
 _LONGEST = 52  # characters beside a bar; all of it is in its tooltip
 
@@ -295,10 +291,7 @@ def _svg(profile: Profile) -> str:
     width, height = _LEFT + _BAR + _RIGHT, _TOP + _ROW * len(profile.kernels) + 8
     longest = max((k.seconds for k in profile.kernels), default=0.0) or 1.0
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-profile" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
-        'font-size="11" fill="currentColor">',
-        f"<style>{_STYLE}</style>",
+        svg_start("profile", width, height),
         f'<text x="8" y="16">{escape(profile.what)}: {profile.step * 1e6:,.2f} us a call; full colour: the floor '
         "that this machine sets</text>",
     ]
@@ -316,8 +309,3 @@ def _svg(profile: Profile) -> str:
             f'<text x="{_LEFT + bar + 6:.1f}" y="{y + 13}">{escape(label)}</text></g>',
         ]
     return "".join(parts) + "</svg>"
-
-
-def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Copies of arrays by name."""
-    return {name: np.array(value) for name, value in arrays.items()}

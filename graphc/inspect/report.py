@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import TypedDict
 
 from graphc.diff.reverse import Backward
 from graphc.graph.graph import Graph, Node
@@ -31,20 +32,29 @@ SIZE = 32  # of every run-time dimension where a time is predicted
 Data = dict[str, object]
 
 
+class FormulaData(TypedDict):
+    """A line of maths, as the page has it: of which pass, its name, as text and as MathML, the places of its values."""
+
+    section: str
+    name: str
+    text: str
+    mathml: str
+    values: list[int]
+
+
 def page(title: str, data: Mapping[str, object]) -> str:
     """The page as HTML."""
-    folder = files("graphc.inspect") / "page"
     embedded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    parts = {"TITLE": escape(title), "CSS": _file(folder, "page.css"), "JS": _file(folder, "page.js"), "DATA": embedded}
-    first, *rest = _file(folder, "page.html").split("@")
+    parts = {"TITLE": escape(title), "CSS": _file("page.css"), "JS": _file("page.js"), "DATA": embedded}
+    first, *rest = _file("page.html").split("@")
     found = [first]  # every second part of the template is a name
     for number, part in enumerate(rest):
         found.append(part if number % 2 else parts[part])
     return "".join(found)
 
 
-def _file(folder: object, name: str) -> str:
-    return (folder / name).read_text(encoding="utf-8")  # type: ignore[operator, no-any-return]
+def _file(name: str) -> str:
+    return (files("graphc.inspect") / "page" / name).read_text(encoding="utf-8")
 
 
 def links_data(links: Links) -> Data:
@@ -75,7 +85,7 @@ def _code(code: Code) -> Data:
 
 def formulas_data(
     section: str, lines: Sequence[Line], graph: Graph, places: Mapping[Node, Sequence[int]]
-) -> list[Data]:
+) -> list[FormulaData]:
     """Lines of maths, each with the values that it computes: its own, and those without a line that stand in it.
 
     places: for a node of ``graph``, whose lines they are, the places of its values.
@@ -137,13 +147,13 @@ def phases_data(phases: Sequence[PhaseText]) -> list[list[str]]:
     return rows
 
 
-def passes_of(formulas: Sequence[Data], links: Links) -> list[str]:
+def passes_of(formulas: Sequence[FormulaData], links: Links) -> list[str]:
     """For each kernel the passes that it belongs to, by the formulas whose values it computes: ``forward``,
     ``backward, update``. A value belongs to the first pass that has it."""
     owner: dict[int, str] = {}
     for formula in formulas:
-        for v in formula["values"]:  # type: ignore[attr-defined]
-            owner.setdefault(v, _PASSES[str(formula["section"])])
+        for v in formula["values"]:
+            owner.setdefault(v, _PASSES[formula["section"]])
             if links.values[v].twin >= 0:
                 owner.setdefault(links.values[v].twin, owner[v])
     found: list[dict[str, None]] = [{} for _ in links.kernels]
@@ -194,10 +204,9 @@ def memory_data(program: Program, links: Links) -> list[Data]:
         for node in {*line.loads, *(line.nodes if line.part in ("store", "inner") else ())}:
             lines.setdefault(node, []).append(number)
     rows: list[Data] = []
-    for k in [*sorted(born, key=lambda b: (program.slot[b], born[b])), *range(len(program.buffers))]:
+    in_arena = sorted(born, key=lambda b: (program.slot[b], born[b]))
+    for k in [*in_arena, *(k for k in range(len(program.buffers)) if k not in born)]:
         buffer = program.buffers[k]
-        if k in born and len(rows) >= len(born):
-            continue
         where, life = buffer.role, ""
         if k in born:
             last = "end" if dies[k] >= len(program.kernels) else str(dies[k])

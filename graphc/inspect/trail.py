@@ -43,21 +43,22 @@ class Trail:
 
     def fate(self, node: Node, start: int) -> Fate:
         """What became of a node of the graph before passage ``start``."""
-        for k in range(start, len(self.passages)):
-            found = self.passages[k].new.get(node)
-            if found is None or found not in self.live[k]:
-                return self._removed(node, k)
-            node = found
-        return Fate(node)
+        node, k = self._followed(node, start, len(self.passages))
+        return Fate(node) if k == len(self.passages) else self._removed(node, k)
 
     def image(self, node: Node, start: int, stop: int) -> Node | None:
-        """What stands for a node before passage ``stop``."""
+        """What stands for a node before passage ``stop``; None where it was left out."""
+        node, k = self._followed(node, start, stop)
+        return node if k == stop else None
+
+    def _followed(self, node: Node, start: int, stop: int) -> tuple[Node, int]:
+        """What stands for a node, and the passage before which it does: ``stop``, or the one that leaves it out."""
         for k in range(start, stop):
             found = self.passages[k].new.get(node)
             if found is None or found not in self.live[k]:
-                return None
+                return node, k
             node = found
-        return node
+        return node, stop
 
     def _removed(self, node: Node, k: int) -> Fate:
         """Passage ``k`` left a node out: the rewrites are those at its nearest readers, which no longer read it."""

@@ -14,6 +14,20 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
 
 
+def svg_start(name: str, width: int, height: int) -> str:
+    """The beginning of a small drawing, in light or dark colours as the reader's system has them; it has a class of
+    its own, since a style sheet inside an SVG in a page holds for the whole page.
+    """
+    own = f"graphc-{name}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{own}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="11" '
+        'fill="currentColor">'
+        f"<style>svg.{own} {{ color: #1a1a1a; background: #ffffff; }} @media (prefers-color-scheme: dark) "
+        f"{{ svg.{own} {{ color: #e8e8e8; background: #16181c; }} }}</style>"
+    )
+
+
 def curves_svg(curves: Mapping[str, Sequence[float]]) -> str:
     """Curves by their labels, one number an epoch; on a logarithmic scale where they span more than a factor of 10.
 
@@ -36,11 +50,7 @@ def curves_svg(curves: Mapping[str, Sequence[float]]) -> str:
 
     base, right = 10 + _CURVE, _WIDTH - _RIGHT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-curves" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" '
-        'font-size="11" fill="currentColor">',
-        "<style>svg.graphc-curves { color: #1a1a1a; background: #ffffff; } @media (prefers-color-scheme: dark) "
-        "{ svg.graphc-curves { color: #e8e8e8; background: #16181c; } }</style>",
+        svg_start("curves", _WIDTH, _HEIGHT),
         f'<path d="M{_LEFT} 6V{base}H{right}" fill="none" stroke="currentColor" stroke-opacity="0.5"/>',
         f'<text x="{_LEFT - 4}" y="14" text-anchor="end">{high:.4g}</text>',
         f'<text x="{_LEFT - 4}" y="{base}" text-anchor="end">{low:.4g}</text>',

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.runtime.curve import svg_start
 from graphc.structs import dataclass
 
 _BINS = 32
@@ -60,13 +61,7 @@ def spreads_svg(weights: Mapping[str, Sequence[Spread]]) -> str:
         return ""
     rows = -(-len(shown) // _ROW)
     wide, high = _ROW * (_WIDTH + _GAP), rows * (_HEIGHT + _TEXT + _GAP)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graphc-spreads" width="{wide}" height="{high}" '
-        f'viewBox="0 0 {wide} {high}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="11" '
-        'fill="currentColor">',
-        "<style>svg.graphc-spreads { color: #1a1a1a; background: #ffffff; } @media (prefers-color-scheme: dark) "
-        "{ svg.graphc-spreads { color: #e8e8e8; background: #16181c; } }</style>",
-    ]
+    parts = [svg_start("spreads", wide, high)]
     for n, (name, spreads) in enumerate(shown.items()):
         left, top = n % _ROW * (_WIDTH + _GAP), n // _ROW * (_HEIGHT + _TEXT + _GAP) + _TEXT
         parts += _picture(name, spreads, left, top)

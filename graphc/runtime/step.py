@@ -163,8 +163,13 @@ class _Compiled:
             raise UsageError(f"{self._program.name}: not made by gc.compile; there is nothing to look into")
         return self._look
 
+    @property
+    def hyper(self) -> Hypers:
+        """The defaults of the run-time scalars, such as ``lr``."""
+        return Hypers(self._program)
+
     def stats(self) -> Stats:
-        """Compiles, cache hits, calls and arena bytes."""
+        """Compiles, cache hits, calls and arena bytes; the functions of a step have their own."""
         return Stats(self._compiles, self._cache_hits, self._program.n_calls, self._program.arena_bytes())
 
     def __reduce__(self) -> NoReturn:
@@ -200,11 +205,6 @@ class Function(_Compiled):
         if given:
             raise self._without_name(given[0])
         return self._program.run(inputs, _READERS[self._program.layout.results.kind])
-
-    @property
-    def hyper(self) -> Hypers:
-        """The defaults of the run-time scalars."""
-        return Hypers(self._program)
 
     def __repr__(self) -> str:
         layout = self._program.layout
@@ -258,11 +258,6 @@ class TrainStep(_Compiled):
         """The live optimizer slots, states and step count by name."""
         return LiveArrays("step.state", self._store, self._store.names("state", "count"))
 
-    @property
-    def hyper(self) -> Hypers:
-        """The defaults of the run-time scalars, such as ``lr``."""
-        return Hypers(self._program)
-
     def function(self, outputs: object) -> Function:
         """A forward-only function of a tensor, or a list or dict of tensors, that shares the live weights."""
         return self._tools.function(outputs)
@@ -309,10 +304,6 @@ class TrainStep(_Compiled):
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read what ``save`` wrote; training goes on with the same bits. A file that does not fit changes nothing."""
         saving.load(self._store, path)
-
-    def stats(self) -> Stats:
-        """Compiles, cache hits, calls and arena bytes of the step itself; its functions have their own."""
-        return super().stats()
 
     def __repr__(self) -> str:
         n_weights = sum(a.size for a in self.params.values())
