@@ -1,4 +1,5 @@
-"""What every test file shares: a seeded generator, tolerances by element type, golden files, and a cache of its own."""
+"""What every test file shares: a seeded generator, tolerances by element type, golden files, a cache of its own, and
+the step written by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +11,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import handmade
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike
+
+from graphc.runtime.program import Compiled
+from graphc.runtime.step import TrainStep
 
 GOLDEN = Path(__file__).parent / "golden"
 _CACHE = pytest.StashKey[Path]()
@@ -53,6 +58,24 @@ def tolerance() -> Callable[[DTypeLike], dict[str, float]]:
         return {"rtol": relative, "atol": absolute}
 
     return of
+
+
+@pytest.fixture(scope="session")
+def program() -> Compiled:
+    """The step written by hand, compiled."""
+    return handmade.compiled()
+
+
+@pytest.fixture(scope="session")
+def bare() -> Compiled:
+    """The same without further outputs."""
+    return handmade.compiled(bare=True)
+
+
+@pytest.fixture(params=["outputs", "bare"])
+def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
+    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
+    return handmade.make_step(bare if request.param == "bare" else program)
 
 
 @pytest.fixture

@@ -20,22 +20,6 @@ from graphc.runtime.program import Compiled
 from graphc.runtime.step import TrainStep
 
 
-@pytest.fixture(scope="module")
-def program() -> Compiled:
-    return handmade.compiled()
-
-
-@pytest.fixture(scope="module")
-def bare() -> Compiled:
-    return handmade.compiled(bare=True)
-
-
-@pytest.fixture(params=["outputs", "bare"])
-def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
-    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
-    return handmade.make_step(bare if request.param == "bare" else program)
-
-
 def given(rng: np.random.Generator, **changed: object) -> dict[str, object]:
     return {**handmade.batch(rng, 6), **changed}
 

@@ -237,8 +237,9 @@ def test_infinities_that_are_meant_pass(rng: np.random.Generator) -> None:
     mask[2] = False  # a softmax over nothing
     with pytest.raises(NonFiniteError) as raised:
         step(x=x, m=mask)
-    assert raised.value.autopsy.value != raised.value.autopsy.value  # type: ignore[attr-defined]  # NaN
-    assert raised.value.autopsy.at[0] == 2  # type: ignore[attr-defined]
+    found = raised.value.autopsy
+    assert isinstance(found, Autopsy)
+    assert np.isnan(found.value) and found.at[0] == 2
     assert told(raised.value).splitlines()[1] == "  <softmax>"
 
 
@@ -253,7 +254,7 @@ def test_a_bad_element_is_found_wherever_it_is(n: int, dtype: str, rng: np.rando
         for k in range(n):
             spoilt = array.copy()
             spoilt[k] = bad
-            with pytest.raises(NonFiniteError, match=rf"x is {bad} at \[{k}\]" if n > 1 else rf"x is {bad} at \[0\]"):
+            with pytest.raises(NonFiniteError, match=rf"x is {bad} at \[{k}\]"):
                 function(x=spoilt)
 
 

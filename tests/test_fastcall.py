@@ -21,22 +21,6 @@ from graphc.runtime.program import Compiled
 from graphc.runtime.step import TrainStep
 
 
-@pytest.fixture(scope="module")
-def program() -> Compiled:
-    return handmade.compiled()
-
-
-@pytest.fixture(scope="module")
-def bare() -> Compiled:
-    return handmade.compiled(bare=True)
-
-
-@pytest.fixture(params=["outputs", "bare"])
-def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
-    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
-    return handmade.make_step(bare if request.param == "bare" else program)
-
-
 def n_fast(step: TrainStep) -> int:
     call = step.program._fast
     return fastcall.calls(call) if call is not None else 0

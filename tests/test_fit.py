@@ -27,11 +27,6 @@ from graphc.runtime.step import TrainStep
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def program() -> Compiled:
-    return handmade.compiled()
-
-
 @pytest.fixture
 def step(program: Compiled) -> TrainStep:
     return handmade.make_step(program)

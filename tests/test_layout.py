@@ -16,7 +16,7 @@ PACKAGE = ROOT / "graphc"
 # A file imports from its own entry and from those before it, and from nothing else of graphc.
 ORDER = (
     "errors", "structs", "data", "graph", "ops", "reference", "rewrite", "notation", "dsl", "diff", "kernels", "llvm",
-    "runtime", "inspect", "ship", "pipeline", "look", "probes", "compiler", "study", "__init__", "cli", "__main__",
+    "runtime", "inspect", "pipeline", "look", "probes", "compiler", "study", "__init__", "cli", "__main__",
 )
 
 # Heavy packages of others may be imported where they are used; all else is imported at the top of its file.

@@ -15,6 +15,8 @@ from test_links import MODELS
 
 import graphc as gc
 from graphc.cli import main
+from graphc.look import report
+from graphc.pipeline import Declared, Options
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 STEP = """
@@ -69,9 +71,6 @@ def test_everything_on_the_page_is_linked(name: str, tmp_path: Path) -> None:
 
 
 def test_formulas_of_a_step_hold_what_stands_in_them() -> None:
-    from graphc.look import report
-    from graphc.pipeline import Declared, Options
-
     step = MODELS["mlp"]()
     assert isinstance(step.origin, Declared)
     data = data_of(report(step.origin, Options(), "mlp"))

@@ -33,22 +33,6 @@ from graphc.runtime.store import make_store
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def program() -> Compiled:
-    return handmade.compiled()
-
-
-@pytest.fixture(scope="module")
-def bare() -> Compiled:
-    return handmade.compiled(bare=True)
-
-
-@pytest.fixture(params=["outputs", "bare"])
-def step(request: pytest.FixtureRequest, program: Compiled, bare: Compiled) -> TrainStep:
-    """A step called through Python, and one without further outputs, whose calls are native where they can be."""
-    return handmade.make_step(bare if request.param == "bare" else program)
-
-
 # Calls
 
 
