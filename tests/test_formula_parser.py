@@ -13,6 +13,7 @@ from graphc.errors import DefinitionError, DTypeError, GraphcError, ShapeError
 from graphc.graph.dtypes import DTYPES, DType, float32, float64, int32, int64
 from graphc.graph.formula import Affine, Formula, FromData, Guard, Index, Shape, var
 from graphc.graph.graph import Graph
+from graphc.graph.notation_builder import build_formula
 from graphc.graph.notation_parser import parse_formula
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import const_value
@@ -88,7 +89,7 @@ def build(text: str, **operands: tuple[SizeLike, ...] | tuple[tuple[SizeLike, ..
         typed = len(given) == 2 and isinstance(given[1], DType)
         shapes.append(given[0] if typed else given)
         dtypes.append(given[1] if typed else float32)
-    formula = parsed.build(shapes, dtypes)  # type: ignore[arg-type]
+    formula = build_formula(parsed, shapes, dtypes)  # type: ignore[arg-type]
     graph = Graph()
     described = zip(parsed.operands, dtypes, shapes, strict=True)
     inputs = [graph.add("input", (), n, t, s) for n, t, s in described]  # type: ignore[arg-type]
@@ -322,11 +323,11 @@ def test_mistakes(text: str, shapes: Mapping[str, Shape], kind: type[GraphcError
 
 def test_number_of_operands() -> None:
     with pytest.raises(DefinitionError, match="formula: 1 operands given; needs 2: x, y"):
-        parse_formula("out[i] = x[i] * y[i]").build([(3,)], [float32])
+        build_formula(parse_formula("out[i] = x[i] * y[i]"), [(3,)], [float32])
 
 
 def test_nothing_recurses_too_deep() -> None:
-    parse_formula("out[i] = " + " + ".join(["x[i]"] * 140)).build([(3,)], [float32])
+    build_formula(parse_formula("out[i] = " + " + ".join(["x[i]"] * 140)), [(3,)], [float32])
     long = "+".join(["x[i]"] * 5000)
     for text in (f"out[i] = {long}", "out = " + "(" * 999, "out[i] = " + "exp(" * 500, "o = " + "-" * 999):
         with pytest.raises(DefinitionError):
@@ -349,7 +350,7 @@ def test_random_texts_raise_nothing_else() -> None:
         try:
             parsed = parse_formula(text)
             shapes = [(4,) * int(random.integers(0, 3)) for _ in parsed.operands]
-            parsed.build(shapes, [[float32, int32][int(random.integers(2))] for _ in parsed.operands])
+            build_formula(parsed, shapes, [[float32, int32][int(random.integers(2))] for _ in parsed.operands])
             built += 1
         except GraphcError:
             continue

@@ -14,6 +14,7 @@ from graphc.errors import DefinitionError, DTypeError, GraphcError, ShapeError
 from graphc.graph import sizes
 from graphc.graph.dtypes import DType, as_dtype, boolean, int64
 from graphc.graph.formula import Formula
+from graphc.graph.notation_builder import build_formula
 from graphc.graph.notation_parser import parse_formula
 from graphc.graph.scalar import Operand as Value
 from graphc.graph.scalar import Scalar
@@ -224,7 +225,7 @@ def formula(name: str, text: str) -> Callable[..., Tensor]:
     names = parsed.operands
 
     def build(*operands: TensorType) -> Formula:
-        return parsed.build(tuple(o.shape for o in operands), tuple(o.dtype for o in operands))
+        return build_formula(parsed, [o.shape for o in operands], [o.dtype for o in operands])
 
     record = Record(name, "formula", build, _no_reference, (), f"The user's {text}.")
 

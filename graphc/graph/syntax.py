@@ -1,12 +1,14 @@
 """The small expression language that formulas are written in: tokens, and a precedence parser that makes a tree.
 
-Two readers share it: ``notation_parser`` (what a user writes in ``gc.formula``) and ``text`` (a graph's text form).
+Two readers share it: ``notation_parser`` with ``notation_builder`` (what a user writes in ``gc.formula``) and ``text``
+(a graph's text form).
 They give meaning to the tree; here is form alone. Precedence is Python's. Nothing is evaluated.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from graphc.errors import DefinitionError
 from graphc.graph.formula import Affine
@@ -86,6 +88,18 @@ class Op:
 
 
 Expr = Num | Name | Subscript | Call | Op
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The expressions that one is made of; guards aside."""
+    return expr.items if isinstance(expr, Subscript) else expr.args if isinstance(expr, (Call, Op)) else ()
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """An expression and all inside it, from left to right."""
+    yield expr
+    for part in children(expr):
+        yield from walk(part)
 
 
 class Parser:
