@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphc.graph.scalar import Instr
-from graphc.graph.sizes import evaluate
+from graphc.graph.sizes import evaluate, product
 from graphc.kernels.cost import cost
 from graphc.kernels.form import (
     Access,
@@ -26,7 +26,7 @@ from graphc.kernels.form import (
     strides,
     used_loads,
 )
-from graphc.kernels.schedule import schedule
+from graphc.kernels.schedule import nominal, schedule
 from graphc.kernels.split import cut_of
 from graphc.structs import replace
 
@@ -38,6 +38,7 @@ LITTLE = 64  # and then other sums too that take this part
 BLOCK_PS = 8_000_000  # predicted time of a block of the longest
 FEWEST, MOST = 64, 65536  # points of a block
 FEW = 4  # turns of a loop that a team divides badly
+FEW_ELEMENTS = 1024  # more would cost much to write for each block, above all where there are few points
 
 
 def in_blocks(program: Program) -> Program:
@@ -80,6 +81,8 @@ def _can(nest: Nest, buffers: Sequence[Buffer]) -> bool:
     if not nest.reduced or not nest.reductions or nest.guards or how.panel != 0:
         return False
     if how.running >= 0 or how.rows >= 0 or how.dots:
+        return False
+    if nominal(product(nest.extents[: nest.n_out])) > FEW_ELEMENTS:
         return False
     if any(r.combine not in JOINED for r in nest.reductions):
         return False
