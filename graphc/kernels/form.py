@@ -144,6 +144,7 @@ class Schedule:
     that they lie together; 0 where they are read in place.
     dots: the most rows of a product whose sums run along the summed variable in vectors: each of a register's worth of
     columns has an accumulator of its own, and a fixed tree joins them to one vector. 0 where all runs in tiles.
+    upright: whether a product's sums run with rows in lanes, as many as there are, and an accumulator for each column.
     running: the last output variable where a guard alone ties it to the one reduced variable: each of its points adds
     to the accumulators what the guard admits anew; else -1.
     rows: the last output variable where the vector variable is reduced and the partial results of 16 or 8 of its points
@@ -158,6 +159,7 @@ class Schedule:
     tile_row: int = -1
     panel: SizeLike = 0
     dots: int = 0
+    upright: bool = False
     running: int = -1
     rows: int = -1
     block: int = 0

@@ -15,6 +15,8 @@ JOINING = 45  # register operations that join a register's worth of accumulators
 MOST_DOTS = 8  # rows that run as dot products, each of which reads the right operand anew
 FEW_ROWS = 4  # that many or more fill the processor in tiles of few vectors
 WIDE = 8  # vectors of a tile for fewer rows, whose right operand then streams from its cache in long pieces
+HELD = 28  # registers of sums, rows and what turns them
+WAITING = 4  # register operations for which a sum waits for its last term
 SHORT_BODY = 4  # instructions
 NOMINAL = 64  # what a run-time size counts for where a schedule weighs one loop against another
 
@@ -161,15 +163,19 @@ def _tile(nest: Nest) -> Schedule | None:
             continue
         tiled = _tiled(nest, left, right, column, row, turned)
         few = tiled.dots and pays_as_dots(nest.extents[row], nest.extents[nest.n_out], lanes)
-        found.append((0 if few else _tile_cost(nest, column, row, turned), tiled))
+        found.append((0 if few else _tile_cost(nest, left, right, column, row), tiled))
     return min(found, key=lambda f: (f[0], -f[1].vector))[1] if found else None
 
 
-def _tile_cost(nest: Nest, column: int, row: int, turned: bool) -> float:
+def _tile_cost(nest: Nest, left: Access, right: Access, column: int, row: int) -> float:
     """Register operations of one block of a product: its sums, the turning of the right operand, what follows."""
     lanes = LANES[nest.reductions[0].dtype.name]
     depth = nominal(product(tuple(nest.extents[v] for v in nest.reduced)))
     vectors, rows = -(-nominal(nest.extents[column]) // lanes), nominal(nest.extents[row])
+    upright = _upright_cost(nest, left, right, column, row)
+    if upright:
+        return (depth * upright + vectors * lanes * TURNING) * -(-rows // lanes)
+    turned = right.flat.stride(column) != 1
     if not isinstance(nest.extents[column], int):
         vectors += 1  # it may be small, and then most lanes would be empty
     outside = [a for a in nest.loads[2:] if a.moves_with(column)] + [s.access for s in nest.stores]
@@ -191,7 +197,27 @@ def _tiled(nest: Nest, left: Access, right: Access, column: int, row: int, turne
     dots = _most_dots(nest, left) if turned else 0
     if isinstance(m, int):
         dots, panel = (dots, 0) if m <= dots else (0, panel)
-    return Schedule(others + (column, row), column, (down, across), row, panel, dots)
+    upright = panel == 0 and _upright_cost(nest, left, right, column, row) > 0
+    return Schedule(others + (column, row), column, (down, across), row, panel, dots, upright)
+
+
+def _upright_cost(nest: Nest, left: Access, right: Access, column: int, row: int) -> int:
+    """Register operations of one term of the sums of as many rows as a register has lanes, with the rows in lanes; 0
+    where that does not save any, or where the registers do not hold it."""
+    n, m = nest.extents[column], nest.extents[row]
+    lanes = LANES[nest.reductions[0].dtype.name]
+    if not isinstance(n, int) or len(nest.reduced) != 1 or right.flat.stride(column) != 1:
+        return 0
+    if isinstance(m, int) and m < lanes:
+        return 0
+    depth, part = nest.extents[nest.n_out], lanes // 4
+    if left.flat.stride(row) == 1:
+        turning, held = 0, n + 2
+    elif left.flat.stride(nest.n_out) == 1 and isinstance(depth, int) and depth >= part:
+        turning, held = TURNING, n + 2 * part + 2
+    else:
+        return 0
+    return max(n, WAITING) + turning if held <= HELD and n + turning < -(-n // lanes) * lanes else 0
 
 
 def _most_dots(nest: Nest, left: Access) -> int:

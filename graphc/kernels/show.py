@@ -159,6 +159,8 @@ def _note(nest: Nest, v: int) -> str:
     schedule = nest.schedule
     if v == nest.n_out and schedule.block:
         return f"  # in blocks of {schedule.block}, each with results of its own"
+    if schedule.upright and v in (schedule.vector, schedule.tile_row):
+        return "  # an accumulator each" if v == schedule.vector else "  # rows in vectors"
     if v == schedule.vector:
         return f"  # vectors of {schedule.tile[1]}" if schedule.tile_row >= 0 else "  # vector"
     if v == schedule.running:

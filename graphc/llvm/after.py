@@ -123,7 +123,7 @@ class AfterWriter(NestWriter):
 
     def is_short(self) -> bool:
         """Whether the post program is short enough to be written for every register of the tile."""
-        rows, vectors = self.nest.schedule.tile
+        rows, vectors = self.most_rows(), self.nest.schedule.tile[1]
         own = sum(1 for i in self.nest.post.instrs if i.op not in ("acc", "const"))
         if self.in_place() and self.ends_masked():
             return False
@@ -253,7 +253,11 @@ class AfterWriter(NestWriter):
         if not self.in_place() or any(self.buffers[k].dtype.kind == "b" for k in places):
             return []
         kinds = [vector(MEMORY[self.buffers[k].dtype.name], self.lanes) for k in places]
-        return [self.w.alloca(kind, self.nest.schedule.tile[0]) for kind in kinds]
+        return [self.w.alloca(kind, self.most_rows()) for kind in kinds]
+
+    def most_rows(self) -> int:
+        """The rows of the largest tile."""
+        return self.nest.schedule.tile[0]
 
     def evaluate_without(self, env: Env, variables: tuple[int, ...]) -> None:
         """Write what the post program needs that depends on none of ``variables``."""

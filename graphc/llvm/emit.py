@@ -12,6 +12,7 @@ from graphc.kernels.form import Buffer, FiniteCheck, IndexCheck, Kernel, Nest, P
 from graphc.kernels.layout import FIRST_DIM_WORD, WORD_CHECK, WORD_FAILED, WORD_POSITION, WORD_VALUE
 from graphc.kernels.split import cut_of
 from graphc.llvm.access import CONTEXT, HEAD, I64, MEMBER, SHIFT, Places
+from graphc.llvm.columns import ColumnsWriter
 from graphc.llvm.counters import add_counters, begin, count
 from graphc.llvm.dots import DotsWriter
 from graphc.llvm.nest import NestWriter
@@ -147,7 +148,7 @@ def _function(
         for size in run_time_sizes(kernel):
             sizes.prepare(size)
         how = kernel.schedule
-        tiled = DotsWriter if how.dots else TileWriter
+        tiled = DotsWriter if how.dots else ColumnsWriter if how.upright else TileWriter
         plain = RunningWriter if how.running >= 0 else RowsWriter if how.rows >= 0 else NestWriter
         writer = tiled if how.tile_row >= 0 else plain
         writer(w, kernel, program.buffers, locate, sizes, places).write()

@@ -39,6 +39,14 @@ def side_by_side(w: Writer, parts: Sequence[Value]) -> Value:
     return current[0]
 
 
+def turned_rows(w: Writer, rows: Sequence[Value], start: Value, scalar: str) -> list[Value]:
+    """What lies ``start`` elements behind each of the addresses, a vector of all of them for each of the elements that
+    16 bytes hold."""
+    part = 16 // size_bytes(scalar)
+    found = [w.load(vector(scalar, part), w.gep(row, start, scalar)) for row in rows]
+    return turned(w, [side_by_side(w, found[r::part]) for r in range(part)])
+
+
 def pack(writer: NestWriter, env: Env, right: Access, vectors: int) -> Value:
     """The address of the panel, filled: for each step of the summed index ``vectors`` vectors of columns."""
     nest = writer.nest
@@ -122,8 +130,7 @@ def _turner(module: Module, kind: str) -> str:
     rows = [w.gep(source, w.mul(number, stride), scalar) for number in numbers]
     along = w.loop(const(I64, 0), depth, const(I64, part))
     start = w.intrinsic("llvm.smin", I64, [along.index, w.sub(depth, const(I64, part))])
-    found = [w.load(vector(scalar, part), w.gep(row, start, scalar)) for row in rows]
-    for j, value in enumerate(turned(w, [side_by_side(w, found[r::part]) for r in range(part)])):
+    for j, value in enumerate(turned_rows(w, rows, start, scalar)):
         place = w.add(w.mul(w.add(start, const(I64, j)), vectors), across.index)
         w.store(value, w.gep(panel, place, kind), size * n)
     w.end_loop(along)

@@ -31,12 +31,14 @@ Rows = Callable[[Value, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a product runs with fewer rows than ``below``, or, where that is 0, with any. tile: rows and vectors; 0 rows
-    stand for all, fewer than ``FEW_ROWS``. packed: whether the right operand is copied into the panel."""
+    """How a product runs where a condition holds, or, without one, in all other cases. tile: rows and vectors; 0 rows
+    stand for all, fewer than ``FEW_ROWS``. packed: whether the right operand is copied into the panel. upright: whether
+    the sums run with the rows in lanes."""
 
-    below: int
+    when: Value | None
     tile: tuple[int, int]
     packed: bool
+    upright: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,16 @@ def fitted(nest: Nest, target: Target) -> Nest:
     while vectors > 1 and (room - vectors * each) // (vectors * each) < min(4, rows):
         vectors -= 1
     rows = max(1, min(rows, (room - vectors * each) // (vectors * each)))
-    return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors)))
+    upright = nest.schedule.upright and bits == LANES_BITS  # else too few registers hold the sums
+    return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors), upright=upright))
 
 
 class TileWriter(AfterWriter):
     """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads.
 
-    tile_rows, across: rows and vectors of the tiles that are being written."""
+    way: that which is being written; tile_rows, across: rows and vectors of its tiles."""
 
+    way: Way
     tile_rows, across = 0, 0
 
     def output_level(self, k: int, env: Env) -> None:
@@ -78,10 +82,10 @@ class TileWriter(AfterWriter):
         extent = self.sizes.value(self.nest.extents[schedule.tile_row])
         opened = []
         for way in self.ways(extent):
-            if way.below:
-                opened.append(self.w.if_(self.w.icmp("slt", extent, const(I64, way.below))))
+            if way.when is not None:
+                opened.append(self.w.if_(way.when))
             self.tiles(k, env, way)
-            if way.below:
+            if way.when is not None:
                 self.w.else_(opened[-1])
         for branch in reversed(opened):
             self.w.end_if(branch)
@@ -89,7 +93,7 @@ class TileWriter(AfterWriter):
     def tiles(self, k: int, env: Env, way: Way) -> None:
         """Columns of tiles, and in each rows of tiles."""
         column, row = self.nest.schedule.order[-2:]
-        self.tile_rows, self.across = way.tile
+        self.way, (self.tile_rows, self.across) = way, way.tile
         many = self.has_columns(2 * self.lanes * self.across)
         by_columns = k == self.divided and (many or self.tile_rows == 0)
         by_rows = k <= self.divided and not by_columns
@@ -116,15 +120,15 @@ class TileWriter(AfterWriter):
 
     def ways(self, extent: Value) -> list[Way]:
         """How the product runs with few rows, and with more; extent: the number of rows."""
-        tile, packed = self.nest.schedule.tile, self.nest.scratch >= 0
-        found = [Way(0, tile, packed)]
+        w, tile, packed = self.w, self.nest.schedule.tile, self.nest.scratch >= 0
+        found = [Way(None, tile, packed)]
         if not extent.text.startswith("%") or self.operands()[0].flat.stride(self.vector) != 1:
             return found
         if packed:
-            found.insert(0, Way(FEW_TILES * tile[0], tile, False))
+            found.insert(0, Way(w.icmp("slt", extent, const(I64, FEW_TILES * tile[0])), tile, False))
         wide = min(WIDE, tile[0] * tile[1] // 2)
         if wide > tile[1] and self.has_columns((wide - 1) * self.lanes + 1):
-            found.insert(0, Way(FEW_ROWS, (0, wide), False))
+            found.insert(0, Way(w.icmp("slt", extent, const(I64, FEW_ROWS)), (0, wide), False))
         return found
 
     def has_columns(self, number: int) -> bool:
@@ -268,7 +272,7 @@ class TileWriter(AfterWriter):
         target = panel if panel is not None and fills else Value("null", "ptr")
         begin = [const(kind, 0)] * (rows * vectors)
         if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
-            sums = self.sum_level(0, env, sides, [start, start_right, target], begin, rows, vectors)
+            sums = self.sums(env, sides, [start, start_right, target], begin, rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
             return
@@ -291,6 +295,7 @@ class TileWriter(AfterWriter):
         """
         kind = "_packed" if sides.packed else "_fills" if sides.fills else ""
         name = f"{self.nest.name}_{rows}x{vectors}{kind}{'_masked' if env.mask else ''}"
+        name += "_upright" if self.way.upright else ""
         module = self.w.module
         if name in module.functions:
             return name
@@ -304,7 +309,7 @@ class TileWriter(AfterWriter):
             self.sizes.prepare(size)
         inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
         each = self.lines_a_step(rows, vectors)
-        sums = self.sum_level(0, inner, sides, [left, right, target], begin, rows, vectors, each)
+        sums = self.sums(inner, sides, [left, right, target], begin, rows, vectors, each)
         for k, value in enumerate(sums):
             self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         self.w.ret()
@@ -321,6 +326,19 @@ class TileWriter(AfterWriter):
         """The load that moves with the columns, and the one that does not."""
         first, second = self.nest.loads[0], self.nest.loads[1]
         return (first, second) if first.moves_with(self.vector) else (second, first)
+
+    def sums(
+        self,
+        env: Env,
+        sides: Sides,
+        at: list[Value],
+        begin: list[Value],
+        rows: int,
+        vectors: int,
+        each: Value | None = None,
+    ) -> list[Value]:
+        """The sums of one tile from the addresses ``at``, row by row."""
+        return self.sum_level(0, env, sides, at, begin, rows, vectors, each)
 
     def sum_level(
         self,
