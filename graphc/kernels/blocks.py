@@ -120,7 +120,7 @@ def _two(nest: Nest, block: int, buffers: list[Buffer]) -> tuple[Nest, Nest]:
         buffers.append(Buffer(f"{name}.{nest.name}.part{k}", "temp", reduction.dtype, (count, *outer)))
     owners = tuple(nest.nodes[k : k + 1] for k in range(len(nest.reductions)))
     results = Code(tuple(Instr("acc", (), r.dtype, k) for k, r in enumerate(nest.reductions)), owners)
-    how = replace(nest.schedule, block=block)
+    how = replace(nest.schedule, block=block, upright=False)  # a block may be too short to be turned back
     first = replace(nest, post=results, stores=tuple(stores), schedule=how)
     parts = Code(tuple(Instr("read", (), r.dtype, len(nest.loads) + k) for k, r in enumerate(nest.reductions)), owners)
     second = replace(
