@@ -75,8 +75,8 @@ Exit code 0: all agree; 1: something differs; 2: the script or the name is not a
 BENCH_HELP = """\
 Draws inputs (integer inputs inside the bounds of what they index), runs the step on them for about a second and prints
   - the time of a call, from Python;
-  - its operations and the least bytes that it must move, and how fast this core can do either (measured);
-  - the floor that follows (the roofline), and how far the step is from it.
+  - its operations and the least bytes that it must move, and how fast a core can do either (measured);
+  - the floor that follows (the roofline, of as many cores as share a call), and how far the step is from it.
 Weights are put back before each of twelve blocks. For a quiet figure leave the machine alone meanwhile.
 
   graphc bench model.py:step --size N=64 --size T=20
@@ -248,7 +248,7 @@ def _loaded(target: str) -> TrainStep | Function:
     found = variables.get(name or "step")
     if not isinstance(found, (TrainStep, Function)):
         steps = [key for key, value in variables.items() if isinstance(value, (TrainStep, Function))]
-        there = f"there are {', '.join(steps)}" if steps else "there is none"
+        there = f"there {'is' if len(steps) < 2 else 'are'} {', '.join(steps) or 'none'}"
         raise errors.UsageError(f"{file}: {name or 'step'} is no compiled step; {there}")
     return found
 

@@ -134,11 +134,11 @@ def bench(step: TrainStep | Function, sizes: Mapping[str, int], seconds: float =
             for name, value in before.items():
                 arrays[name] = value
 
-    sheet = step.cost()
+    sheet, program = step.cost(), step.program
     assert isinstance(sheet, Cost)
     try:
         return time_calls(
-            type(step).__name__, lambda: step(**given), restore, step.program.layout, sheet, dims, seconds
+            program.name, lambda: step(**given), restore, program.layout, sheet, dims, program.members(dims), seconds
         )
     finally:
         restore()

@@ -15,6 +15,7 @@ from graphc import study
 from graphc.cli import main
 from graphc.inspect import check
 from graphc.look import STAGES
+from graphc.runtime.team import thread_count
 
 STEP = """
 import graphc as gc
@@ -58,7 +59,7 @@ def test_check_passes_a_right_step(script: str, capsys: pytest.CaptureFixture[st
 def test_bench_prints_time_and_floor(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", script, "--size", "N=64", "--seconds", "0.05"]) == 0
     printed = capsys.readouterr().out
-    assert re.match(r"TrainStep with N = 64: \d+ calls on one core\ntime +[\d,.]+ us \(median", printed)
+    assert re.match(r"step with N = 64 on one thread: \d+ calls\ntime +[\d,.]+ us \(median", printed)
     line = r"^floor +([\d.,]+) us, by (bytes|operations); the step takes ([\d.,]+) times that$"
     found = re.search(line, printed, re.MULTILINE)
     assert found is not None
@@ -76,6 +77,18 @@ def test_bench_prints_each_kernel(script: str, capsys: pytest.CaptureFixture[str
     table = capsys.readouterr().out.partition("\n\n")[2]
     assert table.startswith("step with N = 64 on one thread: ")
     assert re.search(r"^k\d+ +~?[\d.]+ .* w, adam", table, re.MULTILINE)
+
+
+def test_bench_counts_the_threads_that_share_a_call() -> None:
+    if thread_count(2) < 2:
+        pytest.skip("one core")
+    x = gc.input("x", (gc.dim("N"), 64))
+    step = gc.compile(gc.mean(gc.square(gc.nn.dense(x, 64))), gc.optim.sgd(lr=0.1), threads=2)
+    for n, threads in ((1, 1), (4096, 2)):
+        report = study.bench(step, {"N": n}, 0.01)
+        assert report.threads == threads
+        operations = report.operations / report.machine.operations_per_s
+        assert report.floor == max(operations, report.n_bytes / report.machine.bytes_per_s) / threads
 
 
 def test_bench_leaves_weights_as_they_were() -> None:
@@ -111,7 +124,7 @@ def test_bench_refuses_a_size_without_a_number(script: str, capsys: pytest.Captu
 
 def test_a_missing_name_is_told(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"{script}:model"]) == 2
-    assert capsys.readouterr().err == f"UsageError: {script}: model is no compiled step; there are step\n"
+    assert capsys.readouterr().err == f"UsageError: {script}: model is no compiled step; there is step\n"
 
 
 def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 The roofline (Williams, Waterman and Patterson 2009): no step takes less time than its operations at the machine's peak
 rate, nor less than its least traffic at the rate of memory. Both rates are measured here, by two loops that do nothing
-else, on one core.
+else, on one core; a call that threads share has those of as many.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Machine:
 class BenchReport:
     """What a step takes, and what it cannot go below.
 
-    seconds: of each call; operations and n_bytes: of one call, the bytes being the least that must move (inputs read,
-    outputs written, weights and states read and written once).
+    threads: that share a call. seconds: of each call; operations and n_bytes: of one call, the bytes being the least
+    that must move (inputs read, outputs written, weights and states read and written once).
     """
 
     what: str
     dims: Mapping[str, int]
+    threads: int
     seconds: NDArray[np.float64]
     operations: int
     n_bytes: int
@@ -56,25 +57,41 @@ class BenchReport:
     @property
     def floor(self) -> float:
         """The roofline's time of one call, in seconds."""
-        return max(self.operations / self.machine.operations_per_s, self.n_bytes / self.machine.bytes_per_s)
+        return max(self._least_times)
+
+    @property
+    def _least_times(self) -> tuple[float, float]:
+        """The least time for the operations, and that for the bytes."""
+        each = self.operations / self.machine.operations_per_s, self.n_bytes / self.machine.bytes_per_s
+        return each[0] / self.threads, each[1] / self.threads
 
     def __str__(self) -> str:
         low, median, high = (float(q) * 1e6 for q in np.percentile(self.seconds, (10, 50, 90)))
-        sizes = ", ".join(f"{name} = {value}" for name, value in self.dims.items())
-        by_operations = self.operations / self.machine.operations_per_s
-        bound = "operations" if by_operations >= self.floor else "bytes"
+        by_operations, by_bytes = self._least_times
+        bound = "operations" if by_operations >= by_bytes else "bytes"
         return "\n".join(
             [
-                f"{self.what}{' with ' + sizes if sizes else ''}: {len(self.seconds)} calls on one core",
+                f"{called(self.what, self.dims, self.threads)}: {len(self.seconds)} calls",
                 f"time        {median:,.2f} us (median; a tenth under {low:,.2f}, a tenth over {high:,.2f})",
                 f"operations  {self.operations:,}, {self.operations / (median * 1e3):,.1f} a nanosecond; "
-                f"this core does {self.machine.operations_per_s / 1e9:,.1f}",
-                f"bytes       {self.n_bytes:,} at least; this core moves {self.machine.bytes_per_s / 1e9:,.1f} "
+                f"a core does {self.machine.operations_per_s / 1e9:,.1f}",
+                f"bytes       {self.n_bytes:,} at least; a core moves {self.machine.bytes_per_s / 1e9:,.1f} "
                 "a nanosecond in arrays of that size",
                 f"floor       {self.floor * 1e6:,.2f} us, by {bound}; the step takes {median / 1e6 / self.floor:,.1f} "
                 "times that",
             ]
         )
+
+
+def called(what: str, dims: Mapping[str, int], threads: int) -> str:
+    """What was called, with which sizes, by how many threads.
+
+    >>> called("step", {"N": 64}, 2)
+    'step with N = 64 on up to 2 threads'
+    """
+    sizes = ", ".join(f"{name} = {value}" for name, value in dims.items())
+    on = "one thread" if threads == 1 else f"up to {threads} threads"
+    return f"{what}{' with ' + sizes if sizes else ''} on {on}"
 
 
 def bench(
@@ -84,9 +101,11 @@ def bench(
     layout: Layout,
     cost: Cost,
     dims: Mapping[str, int],
+    threads: int,
     seconds: float,
 ) -> BenchReport:
-    """Times ``call`` for about ``seconds``, in blocks; ``restore`` puts weights back before each.
+    """Times ``call`` for about ``seconds``, in blocks; ``restore`` puts weights back before each. threads: that share
+    a call.
 
     Raises: UsageError where no time is given.
     """
@@ -108,7 +127,8 @@ def bench(
             block[k] = clock() - before
     n_bytes = _least_bytes(layout, dims)
     rates = machine(layout, n_bytes)
-    return BenchReport(what, dict(dims), times.ravel() / 1e9, int(evaluate(cost.operations, dims)), n_bytes, rates)
+    operations = int(evaluate(cost.operations, dims))
+    return BenchReport(what, dict(dims), threads, times.ravel() / 1e9, operations, n_bytes, rates)
 
 
 def machine(layout: Layout, n_bytes: int) -> Machine:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import UsageError
 from graphc.graph.sizes import evaluate
-from graphc.inspect.bench import Machine, machine
+from graphc.inspect.bench import Machine, called, machine
 from graphc.kernels.cost import KernelCost
 from graphc.kernels.layout import PERSISTENT, Layout, buffer_bytes
 from graphc.kernels.told import Told
@@ -242,9 +242,7 @@ def _kernel(
 
 
 def _text(profile: Profile) -> str:
-    sizes = ", ".join(f"{name} = {value}" for name, value in profile.dims.items())
-    on = "one thread" if profile.threads == 1 else f"up to {profile.threads} threads"
-    head = f"{profile.what}{' with ' + sizes if sizes else ''} on {on}: {profile.step * 1e6:,.2f} us"
+    head = f"{called(profile.what, profile.dims, profile.threads)}: {profile.step * 1e6:,.2f} us"
     table = [("kernel", "us", "of all", "floor us", "x floor", "by", "computes")]
     total = profile.total
     for k in profile.kernels:

@@ -160,7 +160,7 @@ class Program:
         """The size of the arena for these dimensions; without them, of the arena as it is."""
         if dims is None:
             return int(self._arena.size)
-        return self.layout.arena.offsets(dims, self._members(dims))[1]
+        return self.layout.arena.offsets(dims, self.members(dims))[1]
 
     def use_allocator(self, allocate: Allocator) -> None:
         """Take the arena from ``allocate`` from now on: for a test that surrounds it with guard pages."""
@@ -173,7 +173,7 @@ class Program:
         """A new context for these dimensions, its inputs' words not yet set."""
         slow = evaluate(self.layout.cost_ns, dims) > _RELEASE_ABOVE_NS
         context = Context(self.layout, dims, self._released if slow else self._held)
-        members = self._members(dims)
+        members = self.members(dims)
         context.team = team_of(members) if members > 1 else None
         if context.team is not None:
             context.words[WORD_TEAM] = context.team.address
@@ -191,8 +191,8 @@ class Program:
             self._idle.clear()
         self._idle[_key(context.dims)] = context
 
-    def _members(self, dims: Mapping[str, int]) -> int:
-        """How many threads share a call with these dimensions: one where it is short."""
+    def members(self, dims: Mapping[str, int]) -> int:
+        """How many threads may share a call with these dimensions: one where it is short."""
         return self._threads if evaluate(self.layout.cost_ns, dims) > _TEAM_ABOVE_NS else 1
 
     def point(self, context: Context) -> None:
