@@ -18,13 +18,27 @@ from test_lower import close, wanted
 
 import graphc as gc
 from graphc.kernels import blocks, evaluate, split
-from graphc.kernels.layout import WORD_ALONE, WORD_CREDIT, WORD_REST
+from graphc.kernels.layout import FIRST_DIM_WORD, WORD_ALONE, WORD_CREDIT, WORD_RESERVE, WORD_REST
 from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.kernels.split import waits
+from graphc.llvm.judge import (
+    ALONE,
+    FIRST_CREDIT,
+    FIRST_RESERVE,
+    JUDGE,
+    LOSS,
+    MOST_CREDIT,
+    MOST_RESERVE,
+    PERIOD,
+    RESTS,
+    STALL,
+    judge_texts,
+)
 from graphc.llvm.target import host
-from graphc.llvm.team import FIRST_CREDIT, LINE_WORDS, LOSS, MEMBERS, MOST_CREDIT, PERIOD, SET_APART
+from graphc.llvm.team import LINE_WORDS, MEMBERS, SET_APART
 from graphc.runtime import program
+from graphc.runtime.jit import compile_object, load
 from graphc.runtime.team import team_of, thread_count
 
 ROOT = Path(__file__).parent.parent
@@ -210,14 +224,83 @@ def test_a_failure_inside_a_long_program() -> None:
         np.testing.assert_array_equal(function(x=good, table=table_now), alone(x=good, table=table_now))
 
 
-def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+class Judge:
+    """The functions of ``llvm/judge.py`` on a context of their own, and a program that does nothing."""
+
+    def __init__(self) -> None:
+        target = host()
+        text = f"""target triple = "{target.triple}"
+declare i64 @llvm.smin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
+define i32 @run(ptr %ctx, i64 %member, i64 %shift, ptr %team) {{
+  ret i32 7
+}}
+"""
+        text += "\n".join(judge_texts("run", target.triple).values()).replace("define internal", "define")
+        self.native = load(compile_object([text], target), [RESTS, ALONE, JUDGE], target)
+        self.words = (ctypes.c_int64 * FIRST_DIM_WORD)()
+        for word, value in ((WORD_ALONE, 1000), (WORD_REST, -1), (WORD_CREDIT, 4000), (WORD_RESERVE, 64000)):
+            self.words[word] = value
+
+    def after(self, *turns: int) -> tuple[int, int, int]:
+        """Rest, credit and reserve after calls together that took so long."""
+        judge = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int64)(self.native.addresses[JUDGE])
+        for each in turns:
+            assert judge(ctypes.addressof(self.words), each) == (each > self.words[WORD_ALONE])
+        return self.words[WORD_REST], self.words[WORD_CREDIT], self.words[WORD_RESERVE]
+
+    def rests(self) -> bool:
+        """Whether the next call runs alone."""
+        asked = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(self.native.addresses[RESTS])
+        return bool(asked(ctypes.addressof(self.words)))
+
+    def alone(self) -> None:
+        """A call alone."""
+        call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(self.native.addresses[ALONE])
+        assert call(ctypes.addressof(self.words)) == 7
+
+
+def test_what_calls_save_is_credit_and_then_reserve() -> None:
+    judge = Judge()
+    assert judge.after(900) == (-2, 4100, 64000)
+    assert judge.after(*[500] * 120)[1:] == (64000, 64100)
+    assert judge.after(*[500] * 880)[1:] == (64000, 504100) and not judge.rests()
+    assert judge.after(*[500] * 23) == (-PERIOD - 1, 64000, 512000) and judge.rests()
+    judge.alone()
+    assert judge.words[WORD_REST] == 0 and 0 < judge.words[WORD_ALONE] <= 1125  # a stall is no measure
+
+
+def test_a_team_that_is_slower_call_after_call_rests_soon() -> None:
+    """After what credit pays for, however much lies in the reserve; the first call after a rest is not judged."""
+    judge = Judge()
+    judge.words[WORD_CREDIT], judge.words[WORD_RESERVE] = 64000, 512000
+    assert judge.after(*[2500] * 42) == (-43, 1000, 512000) and not judge.rests()
+    assert judge.after(2500) == (LOSS * (4000 + 500) // 1000, FIRST_CREDIT * 1000, 512000) and judge.rests()
+    judge.words[WORD_REST] = 0
+    assert judge.after(2500) == (-1, 4000, 512000)
+    assert judge.after(2500, 2500) == (-3, 1000, 512000)
+    assert judge.after(2500) == (LOSS * 4500 // 1000, 4000, 512000)
+
+
+def test_a_stall_of_a_team_that_saves_changes_nothing() -> None:
+    """The reserve pays, until it is spent: then as many calls run alone as the stalls were long."""
+    judge = Judge()
+    assert judge.after(*[500] * 8)[1:] == (8000, 64000)
+    assert judge.after(51_000) == (-10, 0, 64000 - 50_000 + STALL * 1000)
+    assert judge.after(500, 500) == (-12, 1000, 22000)
+    judge.words[WORD_CREDIT] = 64000
+    assert judge.after(51_000) == (LOSS * (128_000 + 20_000) // 1000, 4000, FIRST_RESERVE * 1000)
+
+
+def test_calls_of_a_rest_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program is told what a call takes alone: far too little, then far too much."""
     monkeypatch.setattr(program, "_ALWAYS", 0)
     one, two = classifier(1), classifier(2)
     assert one(**batch(64)) == two(**batch(64))
     context = next(iter(two.program._by_shapes.values()))
+    assert context.words[WORD_RESERVE] == FIRST_RESERVE * context.words[WORD_ALONE] > 0
     context.words[WORD_REST] = 0
-    context.words[WORD_ALONE] = context.words[WORD_CREDIT] = 1
+    context.words[WORD_ALONE] = context.words[WORD_CREDIT] = context.words[WORD_RESERVE] = 1
     assert one(**batch(64)) == two(**batch(64))
     assert context.words[WORD_REST] == -1  # the first call after a rest is not judged
     assert one(**batch(64)) == two(**batch(64))
@@ -226,28 +309,14 @@ def test_calls_that_are_slower_together_run_alone(monkeypatch: pytest.MonkeyPatc
     for turn in range(LOSS):
         assert one(**batch(64)) == two(**batch(64))
         assert context.words[WORD_REST] == resting - turn - 1
-        assert context.words[WORD_CREDIT] == FIRST_CREDIT * context.words[WORD_ALONE]
+        assert context.words[WORD_CREDIT] == FIRST_CREDIT
     context.words[WORD_REST] = 0
     for turn in range(2 * PERIOD):
         context.words[WORD_ALONE] = 1 << 50
         two(**batch(64))
         assert context.words[WORD_REST] == -((turn + 1) % (PERIOD + 1))
     assert context.words[WORD_CREDIT] == MOST_CREDIT << 50
-
-
-def test_a_slow_call_of_a_team_that_saves_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "_ALWAYS", 0)
-    two = classifier(2)
-    two(**batch(64))
-    context = next(iter(two.program._by_shapes.values()))
-    context.words[WORD_REST] = -1
-    context.words[WORD_ALONE] = 1  # far too little
-    context.words[WORD_CREDIT] = 1 << 50
-    two(**batch(64))
-    assert context.words[WORD_REST] == -2
-    assert 0 <= context.words[WORD_CREDIT] <= MOST_CREDIT
-    two(**batch(64))
-    assert context.words[WORD_REST] > LOSS * FIRST_CREDIT
+    assert context.words[WORD_RESERVE] == MOST_RESERVE << 50
 
 
 def test_epochs_in_native_code() -> None:

@@ -12,6 +12,7 @@ The native entry is ``i32 @step(ptr %ctx)``. The context is an array of 8-byte w
 ``REST``              written by the program: how many calls to come run on one thread; below 0, how many did not
 ``ALWAYS``            1 for a caller that wants the team whatever it takes
 ``CREDIT``            written by the program: what the team may lose before it rests, in turns of the counter
+``RESERVE``           written by the program: what it may lose in stalls, in turns (``llvm/judge.py``)
 one word a dim        the size, i64, in the order of ``Layout.dims``
 one word a buffer     its address, in the order of ``Layout.buffers``
 ====================  =====================================================================================
@@ -34,8 +35,8 @@ from graphc.kernels.arena import Arena
 from graphc.structs import dataclass, fields
 
 WORD_CHECK, WORD_POSITION, WORD_VALUE, WORD_TEAM, WORD_FAILED, WORD_ALONE, WORD_REST, WORD_ALWAYS = range(8)
-WORD_CREDIT = 8
-FIRST_DIM_WORD = 9
+WORD_CREDIT, WORD_RESERVE = 8, 9
+FIRST_DIM_WORD = 10
 
 ROLES = ("input", "hyper", "param", "state", "count", "output", "temp")
 IN_ARENA = frozenset({"output", "temp"})

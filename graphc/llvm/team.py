@@ -5,18 +5,14 @@ one to ``turn`` and does its share; the others look at ``turn``, for a while in 
 add one to ``left``. Members wait for each other by adding to ``arrived`` until it holds all of them as often as they
 have waited. Who finds the team at work already does the whole job alone.
 
-Whether a team pays is measured too: a core that another process holds makes everyone wait. ``step`` compares what a
-call took with what one takes alone. What is saved is credit, up to the time of some calls, and what is lost is taken
-from it, so a single slow call of a team that pays changes nothing. Once the credit is spent, so many calls run alone
-that what was lost is 1/32 of their time, and the team begins with a little credit again. Now and then a call runs alone
-to know what that takes today. The first call after a rest is not judged: it wakes the members. The bits are the same
-either way.
+Whether a team pays is measured too, by ``llvm/judge.py``. The bits are the same either way.
 """
 
 from __future__ import annotations
 
-from graphc.kernels.layout import WORD_ALONE, WORD_ALWAYS, WORD_CREDIT, WORD_FAILED, WORD_REST, WORD_TEAM
+from graphc.kernels.layout import WORD_ALWAYS, WORD_FAILED, WORD_TEAM
 from graphc.llvm.counters import reading
+from graphc.llvm.judge import ALONE, JUDGE, RESTS, judge_texts
 from graphc.llvm.target import Target
 from graphc.llvm.text import Module
 
@@ -26,11 +22,6 @@ MASK = 11  # the cores that members may use, in bits, on two lines
 MEMBERS = 13  # a line a member, itself included: the number of its thread, and of the core that it was last on
 SPINS = 4000  # looks at ``turn`` before a member goes to sleep: some 50 microseconds
 PATIENCE = 128  # looks at a word that others add to before a member offers its core: it may be what they need
-LOSS = 32  # calls that run alone for each time of a call that was lost
-FIRST_CREDIT = 4  # times of a call that a team may lose at first
-MOST_CREDIT = 512  # and at most, after it saved them
-PERIOD = 1024  # calls together after which one runs alone
-SOON = 8  # such calls after the very first, which met cold memory
 WAIT = "team_wait"
 UNTIL = "team_until"
 WORKER = "team_worker"
@@ -80,6 +71,7 @@ def add_entry(module: Module, run: str) -> None:
         return
     counter = reading(module.triple)
     module.declare("llvm.smin.i64", "i64", ["i64", "i64"])
+    module.declare("llvm.smax.i64", "i64", ["i64", "i64"])
     module.declare("sched_yield", "i32", [])
     module.declare("syscall", "i64", ["i64", "..."])
     number = futex(module.triple)
@@ -108,6 +100,7 @@ done:
   tail call void @{UNTIL}(ptr %arrived, i64 %all)
   ret void
 }}"""
+    module.functions |= judge_texts(run, module.triple)
     module.functions["step"] = f"""define i32 @step(ptr %ctx) nounwind {{
   %failed = getelementptr i64, ptr %ctx, i64 {WORD_FAILED}
   store i64 0, ptr %failed
@@ -124,44 +117,10 @@ ask:
   %single = icmp eq i64 %shift, 0
   br i1 %single, label %alone, label %policy
 policy:
-  %alone_at = getelementptr i64, ptr %ctx, i64 {WORD_ALONE}
-  %rest_at = getelementptr i64, ptr %ctx, i64 {WORD_REST}
-  %always_at = getelementptr i64, ptr %ctx, i64 {WORD_ALWAYS}
-  %took_alone = load i64, ptr %alone_at
-  %rest = load i64, ptr %rest_at
-  %credit_at = getelementptr i64, ptr %ctx, i64 {WORD_CREDIT}
-  %wish = load i64, ptr %always_at
-  %always = icmp ne i64 %wish, 0
-  %known = icmp ne i64 %took_alone, 0
-  %resting = icmp sgt i64 %rest, 0
-  %stale = icmp sle i64 %rest, -{PERIOD}
-  %unknown = xor i1 %known, true
-  %either = or i1 %resting, %stale
-  %wants = or i1 %unknown, %either
-  %unasked = xor i1 %always, true
-  %measures = and i1 %wants, %unasked
+  %measures = call i1 @{RESTS}(ptr %ctx)
   br i1 %measures, label %measure, label %take
 measure:
-  %began = {counter}
-  %found = call i32 @{run}(ptr %ctx, i64 0, i64 0, ptr null)
-  %ended = {counter}
-  %took_now = sub i64 %ended, %began
-  %above = sub i64 %took_now, %took_alone
-  %eighth = ashr i64 %above, 3
-  %raised = add i64 %took_alone, %eighth
-  %lower = icmp slt i64 %above, 0
-  %moved = select i1 %lower, i64 %took_now, i64 %raised
-  %estimate = select i1 %known, i64 %moved, i64 %took_now
-  store i64 %estimate, ptr %alone_at
-  %fewer = sub i64 %rest, 1
-  %later = select i1 %resting, i64 %fewer, i64 0
-  %rest_next = select i1 %known, i64 %later, i64 {SOON - PERIOD}
-  store i64 %rest_next, ptr %rest_at
-  %credit_old = load i64, ptr %credit_at
-  %first_credit = mul i64 %estimate, {FIRST_CREDIT}
-  %anew = or i1 %resting, %unknown
-  %credit_begun = select i1 %anew, i64 %first_credit, i64 %credit_old
-  store i64 %credit_begun, ptr %credit_at
+  %found = call i32 @{ALONE}(ptr %ctx)
   ret i32 %found
 take:
   %busy = {_at(BUSY)}
@@ -196,27 +155,14 @@ work:
   %others = sub i64 %size, 1
   call void @{UNTIL}(ptr %left, i64 %others)
   store atomic i64 0, ptr %busy release, align 8
-  br i1 %always, label %leave, label %judge
+  %always_at = getelementptr i64, ptr %ctx, i64 {WORD_ALWAYS}
+  %always = load i64, ptr %always_at
+  %unasked = icmp eq i64 %always, 0
+  br i1 %unasked, label %judge, label %leave
 judge:
   %stop = {counter}
-  %took_together = sub i64 %stop, %start
-  %saved = sub i64 %took_alone, %took_together
-  %awake = icmp ne i64 %rest, 0
-  %counted = select i1 %awake, i64 %saved, i64 0
-  %credit = load i64, ptr %credit_at
-  %sum = add i64 %credit, %counted
-  %most = mul i64 %took_alone, {MOST_CREDIT}
-  %credit_then = call i64 @llvm.smin.i64(i64 %sum, i64 %most)
-  store i64 %credit_then, ptr %credit_at
-  %spent = icmp slt i64 %credit_then, 0
-  %begun = mul i64 %took_alone, {FIRST_CREDIT}
-  %lost = sub i64 %begun, %credit_then
-  %weighed = mul i64 %lost, {LOSS}
-  %calls = sdiv i64 %weighed, %took_alone
-  %one_more = sub i64 %rest, 1
-  %rest_then = select i1 %spent, i64 %calls, i64 %one_more
-  store i64 %rest_then, ptr %rest_at
-  %slower = icmp slt i64 %saved, 0
+  %turns = sub i64 %stop, %start
+  %slower = call i1 @{JUDGE}(ptr %ctx, i64 %turns)
   br i1 %slower, label %slow, label %leave
 slow:
   %apart_at = {_at(SET_APART)}
