@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from graphc.graph.sizes import SizeLike
-from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, apart, flat, mixed
+from graphc.notation.text import ATOM, BINDS, LARGE, PRODUCT, SUM, apart, levels
 from graphc.notation.tree import (
     Applied,
     At,
@@ -32,7 +32,6 @@ GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
 )  # fmt: skip
-_LARGE = ("Σ", "Π")
 
 
 def lines_latex(lines: Sequence[Line], dims: bool = False) -> str:
@@ -138,17 +137,9 @@ def _infix(tree: Infix) -> tuple[str, int]:
         return rf"\frac{{{tree_latex(tree.left)}}}{{{tree_latex(tree.right)}}}", PRODUCT
     if tree.sign == "//":
         return rf"\left\lfloor \frac{{{tree_latex(tree.left)}}}{{{tree_latex(tree.right)}}} \right\rfloor", ATOM
-    binds = BINDS.get(tree.sign, PRODUCT)
-    left, right = _inside(tree.left, binds + (binds == 3)), _inside(tree.right, binds + 1)
-    fraction = isinstance(tree.left, Infix) and tree.left.sign == "/"
-    loose = isinstance(tree.left, Joined) and tree.left.sign in _LARGE and binds >= SUM
-    if loose or (binds == PRODUCT and mixed(tree.left, tree.sign) and not fraction):
-        left = rf"\left({tree_latex(tree.left)}\right)"
-    if (isinstance(tree.right, Infix) and tree.right.sign == "/" and binds == PRODUCT) or (
-        tree.sign == "*" and flat(tree)
-    ):
-        right = tree_latex(tree.right)  # neither a fraction nor a product behind a number needs parentheses
-    return f"{left} {_SIGNS.get(tree.sign, tree.sign)} {right}", binds
+    left, right = levels(tree)
+    sign = _SIGNS.get(tree.sign, tree.sign)
+    return f"{_inside(tree.left, left)} {sign} {_inside(tree.right, right)}", BINDS.get(tree.sign, PRODUCT)
 
 
 def _applied(tree: Applied) -> tuple[str, int]:
@@ -162,7 +153,7 @@ def _applied(tree: Applied) -> tuple[str, int]:
 
 def _joined(tree: Joined) -> tuple[str, int]:
     letters = f"_{{{','.join(tree.letters)}}}" if tree.letters else ""
-    if tree.sign in _LARGE:
+    if tree.sign in LARGE:
         return f"{_SIGNS[tree.sign]}{letters} {_inside(tree.value, PRODUCT)}", PRODUCT
     name = f"\\{tree.sign}" if tree.sign in _FUNCTIONS else rf"\operatorname{{{tree.sign}}}"
     return rf"{name}{letters}\left({tree_latex(tree.value)}\right)", ATOM

@@ -8,7 +8,7 @@ from html import escape
 
 from graphc.graph.sizes import SizeLike
 from graphc.notation.latex import GREEK
-from graphc.notation.text import ATOM, BINDS, PRODUCT, SUM, apart, flat, mixed
+from graphc.notation.text import ATOM, BINDS, LARGE, PRODUCT, SUM, apart, levels
 from graphc.notation.tree import (
     Applied,
     At,
@@ -27,7 +27,6 @@ from graphc.notation.tree import (
 
 _LETTERS = dict(zip(GREEK, "αβγδεζηθικλμνξπρστφχψω", strict=True))
 _SIGNS = {"*": "&#x2062;", "-": "−", "and": "∧", "or": "∨", "%": "mod", "Σ": "∑", "Π": "∏"}  # 2062: invisible times
-_LARGE = ("Σ", "Π")
 _TALL = ("<mfrac", "<munder", "<msqrt", "<mroot", "<mtable")
 
 
@@ -153,16 +152,9 @@ def _infix(tree: Infix) -> tuple[str, int]:
     if tree.sign in ("/", "//"):
         fraction = f"<mfrac>{tree_mathml(tree.left)}{tree_mathml(tree.right)}</mfrac>"
         return (fraction, PRODUCT) if tree.sign == "/" else (_fenced(fraction, "⌊", "⌋"), ATOM)
-    binds = BINDS.get(tree.sign, PRODUCT)
-    left, right = _inside(tree.left, binds + (binds == 3)), _inside(tree.right, binds + 1)
-    fraction_left = isinstance(tree.left, Infix) and tree.left.sign == "/"
-    loose = isinstance(tree.left, Joined) and tree.left.sign in _LARGE and binds >= SUM
-    if loose or (binds == PRODUCT and mixed(tree.left, tree.sign) and not fraction_left):
-        left = _fenced(tree_mathml(tree.left))
-    fraction_right = isinstance(tree.right, Infix) and tree.right.sign == "/" and binds == PRODUCT
-    if fraction_right or (tree.sign == "*" and flat(tree)):
-        right = tree_mathml(tree.right)
-    return _row([left, _operator(tree.sign), right]), binds
+    left, right = levels(tree)
+    parts = [_inside(tree.left, left), _operator(tree.sign), _inside(tree.right, right)]
+    return _row(parts), BINDS.get(tree.sign, PRODUCT)
 
 
 def _listed(trees: Sequence[Tree]) -> str:
@@ -183,7 +175,7 @@ def _applied(tree: Applied) -> tuple[str, int]:
 
 
 def _joined(tree: Joined) -> tuple[str, int]:
-    large = tree.sign in _LARGE
+    large = tree.sign in LARGE
     sign = _operator(tree.sign) if large else f"<mi>{escape(tree.sign)}</mi>"
     if tree.letters:
         element = "munder" if large else "msub"

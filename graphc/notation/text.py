@@ -28,7 +28,7 @@ SUM, PRODUCT, PREFIX, ATOM = 5, 6, 7, 9
 BINDS = {"or": 1, "and": 2, "=": 3, "≠": 3, "<": 3, "≤": 3, ">": 3, "≥": 3, "+": SUM, "-": SUM}
 _FACTORS = ("*", "⊙")  # a * b ⊙ c is the same however it is read
 PRODUCTS = ("*", "/", "·", "⊙", "⊗", "//", "%")
-_LOOSE = ("Σ", "Π")  # what they join stands behind them without parentheses
+LARGE = ("Σ", "Π")  # what they join stands behind them without parentheses
 
 
 def lines_text(lines: Sequence[Line], dims: bool = False) -> str:
@@ -103,11 +103,24 @@ def _infix(tree: Infix) -> tuple[str, int]:
         left = f"({left})" if mixed(tree.left, tree.sign) else left
     if flat(tree):
         right = tree_text(tree.right)
-    if isinstance(tree.left, Joined) and tree.left.sign in _LOOSE and binds >= SUM:
+    if isinstance(tree.left, Joined) and tree.left.sign in LARGE and binds >= SUM:
         left = f"({_text(tree.left)[0]})"
     if binds <= SUM and isinstance(tree.right, Joined):
         right = tree_text(tree.right)
     return f"{left} {tree.sign} {right}", binds
+
+
+def levels(tree: Infix) -> tuple[int, int]:
+    """How tightly the sides of a sign must bind to need no parentheses there, where fractions are drawn."""
+    binds = BINDS.get(tree.sign, PRODUCT)
+    left, right = binds + (binds == 3), binds + 1
+    is_fraction = [isinstance(side, Infix) and side.sign == "/" for side in (tree.left, tree.right)]
+    large = isinstance(tree.left, Joined) and tree.left.sign in LARGE and binds >= SUM
+    if large or (binds == PRODUCT and mixed(tree.left, tree.sign) and not is_fraction[0]):
+        left = ATOM + 1
+    if (binds == PRODUCT and is_fraction[1]) or (tree.sign == "*" and flat(tree)):
+        right = 0
+    return left, right
 
 
 def flat(tree: Infix) -> bool:
@@ -145,6 +158,6 @@ def _joined(tree: Joined) -> tuple[str, int]:
         sign = tree.sign + "".join(_SUBSCRIPT[c] for c in letters)
     else:
         sign = f"{tree.sign}_{','.join(tree.letters)}"
-    if tree.sign in _LOOSE:
+    if tree.sign in LARGE:
         return f"{sign} {_inside(tree.value, PRODUCT)}", PRODUCT
     return f"{sign}({tree_text(tree.value)})", ATOM

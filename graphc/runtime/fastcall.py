@@ -1,13 +1,6 @@
-"""A native way into a training step: Python calls machine code that checks the arguments itself.
+"""What a native call of a training step reads: the words behind ``graphc_call`` (``fastcall_text.py``), kept here.
 
-``graphc_call`` is a function of CPython's vectorcall protocol, which calls of a step go to. It takes the keyword
-arguments of a call whose arrays are all as native code wants them and of the same shapes as at the last call, and
-hyper-parameters that are floats; it sets the addresses, runs the step and returns the loss as a float. Whatever it does
-not expect goes to the Python method ``slow``, which knows every rule and every message; so does a step whose checks
-fail, which has then written nothing.
-
-The fields read are those of CPython's and NumPy's C API: type and tuple items; of an array data, rank, sizes, dtype and
-flags. ``usable`` compares them with what Python says, and where anything differs there is no fast way.
+There is such a way in only where the objects of this interpreter lie in memory as the emitted code reads them.
 """
 
 from __future__ import annotations
@@ -20,315 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from graphc.graph.dtypes import DType
 from graphc.kernels.layout import Layout
-from graphc.llvm.text import Module, Value, Writer, const
 from graphc.runtime.arguments import Array
+from graphc.runtime.fastcall_text import (
+    AT,
+    DATA,
+    DTYPE,
+    FLAGS,
+    HEADER,
+    ITEMS,
+    RANK,
+    SIZE,
+    SIZES,
+    STATE_SYMBOL,
+    TYPE,
+    fast_hypers,
+    fast_inputs,
+    hyper_word,
+    input_word,
+)
 from graphc.runtime.vectorcall import called_by_address
 from graphc.structs import dataclass
 
-SYMBOL = "graphc_call"
-STATE_SYMBOL = "graphc_call_state"
-SYMBOLS = (SYMBOL, STATE_SYMBOL)
-
-WORDS = (
-    "ready",         # 1: everything below holds
-    "guard",         # address of the store's two words (``store.Guard``): both zero, or the call goes the slow way
-    "context",       # address of the context, whose inputs' words are set here
-    "releases",      # 1: let other threads run meanwhile
-    "calls",         # calls made this way
-    "owned_first",   # the addresses of weights and states: an input there must be copied
-    "owned_last",
-    "array_type",    # numpy.ndarray
-    "float_type",    # float
-    "slow",          # the Python function for everything else, whose first argument is the step
-    "new_float",     # PyFloat_FromDouble
-    "save_thread",   # PyEval_SaveThread
-    "restore_thread",
-    "new_method",    # PyMethod_New
-    "vectorcall",    # PyObject_Vectorcall
-    "release",       # Py_DecRef
-)  # fmt: skip
-_AT = {name: n for n, name in enumerate(WORDS)}
-_MOST_ARGUMENTS = 8
-
-_HEADER = object.__basicsize__  # of every object; an array's or a tuple's own fields follow
-_TYPE = _HEADER - 8
-_SIZE, _ITEMS = _HEADER, _HEADER + 8  # of a tuple
-_DATA, _RANK, _SIZES, _DTYPE, _FLAGS = _HEADER, _HEADER + 8, _HEADER + 16, _HEADER + 40, _HEADER + 48
-_READY_FLAGS = 0x101  # C_CONTIGUOUS, ALIGNED
 _PROBE = 0.1
-_COUNT_MASK = 2**63 - 1  # above it, in the count of positional arguments, PY_VECTORCALL_ARGUMENTS_OFFSET
-
-
-@dataclass(frozen=True, slots=True)
-class FastInput:
-    """An input: name, dtype, rank, and its word in the context."""
-
-    name: str
-    dtype: DType
-    rank: int
-    word: int
-
-
-@dataclass(frozen=True, slots=True)
-class FastHyper:
-    """A run-time scalar that a call may override: name and dtype."""
-
-    name: str
-    dtype: DType
-
-
-def fast_hypers(layout: Layout) -> tuple[FastHyper, ...]:
-    """The run-time scalars that a fast call takes: the floats."""
-    return tuple(FastHyper(b.name, b.dtype) for b in layout.buffers if b.role == "hyper" and b.dtype.kind == "f")
-
-
-def fast_inputs(layout: Layout) -> tuple[FastInput, ...]:
-    """The inputs that a fast call takes, none where the program has no fast way: too many inputs, or more to return."""
-    inputs = tuple(
-        FastInput(b.name, b.dtype, len(b.shape), layout.buffer_word(n))
-        for n, b in enumerate(layout.buffers)
-        if b.role == "input"
-    )
-    simple = layout.results.kind == "loss" and not layout.results.outputs
-    return inputs if simple and len(inputs) + len(fast_hypers(layout)) <= _MOST_ARGUMENTS else ()
-
-
-def input_word(inputs: Sequence[FastInput], number: int) -> int:
-    """The first word of an input in the state: the address of its name, of its dtype, then its sizes."""
-    return len(WORDS) + sum(2 + item.rank for item in inputs[:number])
-
-
-def hyper_word(inputs: Sequence[FastInput], number: int) -> int:
-    """The first word of a run-time scalar in the state: the address of its name, of its memory, and of its default."""
-    return input_word(inputs, len(inputs)) + 3 * number
-
-
-def word(name: str) -> int:
-    """The number of a word of ``WORDS``."""
-    return _AT[name]
-
-
-# Emission
-
-
-def module_text(layout: Layout, fma: bool = True) -> str:
-    """The LLVM module that defines ``graphc_call``.
-
-    >>> from graphc.graph.dtypes import float32
-    >>> from graphc.kernels.layout import Buffer, Results
-    >>> x, loss = Buffer("x", "input", float32, (2, 3)), Buffer("loss", "output", float32, (), 0)
-    >>> text = module_text(Layout((), (x, loss), (4,), Results("loss", "loss")))
-    >>> "define ptr @graphc_call(ptr %step, ptr %args, i64 %count, ptr %names)" in text
-    True
-    """
-    module = Module("call", fma=fma)
-    module.declare(layout.symbol, "i32", ["ptr"])
-    module.globals[STATE_SYMBOL] = f"@{STATE_SYMBOL} = global ptr null, align 8"
-    w = Writer(module)
-    params = [Value("%step", "ptr"), Value("%args", "ptr"), Value("%count", "i64"), Value("%names", "ptr")]
-    step, args, count, names = params
-    slow = w.label("slow")
-    state = w.load("ptr", Value(f"@{STATE_SYMBOL}", "ptr"))
-    inputs = fast_inputs(layout)
-    positional = w.and_(count, _i64(_COUNT_MASK))
-    _require(w, slow, w.icmp("eq", _state(w, state, "ready"), _i64(1)), w.icmp("eq", positional, _i64(0)))
-    _require(w, slow, w.icmp("ne", w.cast("ptrtoint", names, "i64"), _i64(0)))
-    given = _field(w, names, _SIZE)
-    _require(w, slow, w.icmp("sge", given, _i64(len(inputs))))
-    call = _Call(w, slow, state, args, names, given)
-    hypers = fast_hypers(layout)
-    found = call.places(inputs, len(hypers))
-    data = [call.input(inputs, number, found[number]) for number in range(len(inputs))]
-    places = found[len(inputs) :]
-    call.no_others(len(inputs), places)
-    guard = _state(w, state, "guard", "ptr")
-    running = w.gep(guard, _i64(1), "i64")
-    free = w.icmp("eq", w.or_(w.load("i64", guard), w.load("i64", running)), _i64(0))
-    _require(w, slow, free)
-    call.check_floats(places)
-    w.store(_i64(1), running)
-    call.override(inputs, hypers, places)
-    context = _state(w, state, "context", "ptr")
-    for item, address in zip(inputs, data, strict=True):
-        w.store(address, w.gep(context, _i64(item.word), "i64"))
-    status = _run(w, layout, state, context)
-    call.restore(inputs, hypers, places)
-    w.store(_i64(0), running)
-    _require(w, slow, w.icmp("eq", status, const("i32", 0)))
-    calls = w.gep(state, _i64(_AT["calls"]), "i64")
-    w.store(w.add(w.load("i64", calls), _i64(1)), calls)
-    number = layout.index(layout.results.loss)
-    where = w.load("ptr", w.gep(context, _i64(layout.buffer_word(number)), "i64"))
-    loss = w.load("float" if layout.buffers[number].dtype.name == "float32" else "double", where)
-    wide = w.cast("fpext", loss, "double")
-    made = w.new("ptr", f"call ptr {_state(w, state, 'new_float', 'ptr').text}(double {wide.text})")
-    w.ret(made)
-    w.place(slow)
-    call.go_slow(step, count)
-    module.define(SYMBOL, "ptr", params, w)
-    return module.text()
-
-
-def _i64(number: int) -> Value:
-    return const("i64", number)
-
-
-def _state(w: Writer, state: Value, name: str, kind: str = "i64") -> Value:
-    return w.load(kind, w.gep(state, _i64(_AT[name]), "i64"))
-
-
-def _field(w: Writer, thing: Value, offset: int, kind: str = "i64") -> Value:
-    return w.load(kind, w.gep(thing, _i64(offset), "i8"))
-
-
-def _require(w: Writer, otherwise: str, *conditions: Value) -> None:
-    together = conditions[0]
-    for condition in conditions[1:]:
-        together = w.and_(together, condition)
-    further = w.label("ok")
-    w.condbr(together, further, otherwise)
-    w.place(further)
-
-
-class _Call:
-    """The arguments of one call, as they are read. ``given`` is how many names there are; all addresses are i64."""
-
-    def __init__(self, w: Writer, slow: str, state: Value, args: Value, names: Value, given: Value) -> None:
-        self.w, self.slow, self.state, self.args, self.names, self.given = w, slow, state, args, names, given
-
-    def places(self, inputs: Sequence[FastInput], n_hypers: int) -> list[Value]:
-        """Which argument each input is, then each scalar, -1 for none.
-
-        Most calls name all inputs in the order of their declaration and nothing else, which is looked for first.
-        """
-        w = self.w
-        usual = w.icmp("eq", self.given, _i64(len(inputs)))
-        for number in range(len(inputs)):
-            name = w.load("i64", w.gep(self.names, _i64(_ITEMS + 8 * number), "i8"))
-            wanted = w.load("i64", w.gep(self.state, _i64(input_word(inputs, number)), "i64"))
-            usual = w.and_(usual, w.icmp("eq", name, wanted))
-        before, search, found = w.block, w.label("search"), w.label("found")
-        w.condbr(usual, found, search)
-        w.place(search)
-        words = [input_word(inputs, number) for number in range(len(inputs))]
-        words += [hyper_word(inputs, number) for number in range(n_hypers)]
-        searched = [self.place(word) for word in words]
-        after = w.block
-        w.br(found)
-        w.place(found)
-        listed = [_i64(number) for number in range(len(inputs))] + [_i64(-1)] * n_hypers
-        return [w.phi("i64", [(one, before), (other, after)]) for one, other in zip(listed, searched, strict=True)]
-
-    def go_slow(self, step: Value, count: Value) -> None:
-        """Return what the Python method gives."""
-        w, state = self.w, self.state
-        new, function = _state(w, state, "new_method", "ptr"), _state(w, state, "slow", "ptr")
-        method = w.new("ptr", f"call ptr {new.text}(ptr {function.text}, ptr {step.text})")
-        failed, made = w.label("failed"), w.label("made")
-        w.condbr(w.icmp("eq", w.cast("ptrtoint", method, "i64"), _i64(0)), failed, made)
-        w.place(failed)
-        w.ret(method)  # null: the error is set
-        w.place(made)
-        vectorcall, release = _state(w, state, "vectorcall", "ptr"), _state(w, state, "release", "ptr")
-        listed = f"ptr {method.text}, ptr {self.args.text}, i64 {count.text}, ptr {self.names.text}"
-        result = w.new("ptr", f"call ptr {vectorcall.text}({listed})")
-        w.line(f"call void {release.text}(ptr {method.text})")
-        w.ret(result)
-
-    def place(self, at: int) -> Value:
-        """Which argument has the name in the state's word ``at``, -1 for none. Names are interned: addresses compare.
-
-        A place beyond the names given is never read: the tuple's last name is looked at instead.
-        """
-        w = self.w
-        wanted = w.load("i64", w.gep(self.state, _i64(at), "i64"))
-        last = w.sub(self.given, _i64(1))
-        place: Value = _i64(-1)
-        for n in range(_MOST_ARGUMENTS):
-            index = w.intrinsic("llvm.smin", "i64", [last, _i64(n)])
-            name = w.load("i64", w.gep(w.gep(self.names, _i64(_ITEMS), "i8"), index, "i64"))
-            place = w.select(w.icmp("eq", name, wanted), index, place)
-        return place
-
-    def input(self, inputs: Sequence[FastInput], number: int, place: Value) -> Value:
-        """The address of an input's data, after every check."""
-        w, item, first = self.w, inputs[number], input_word(inputs, number)
-        _require(w, self.slow, w.icmp("sge", place, _i64(0)))
-        array = w.load("ptr", w.gep(self.args, place, "i64"))
-        _require(w, self.slow, w.icmp("eq", _field(w, array, _TYPE), _state(w, self.state, "array_type")))
-        flags = w.and_(_field(w, array, _FLAGS, "i32"), const("i32", _READY_FLAGS))
-        conditions = [
-            w.icmp("eq", _field(w, array, _DTYPE), w.load("i64", w.gep(self.state, _i64(first + 1), "i64"))),
-            w.icmp("eq", flags, const("i32", _READY_FLAGS)),
-            w.icmp("eq", _field(w, array, _RANK, "i32"), const("i32", item.rank)),
-        ]
-        _require(w, self.slow, *conditions)
-        sizes = _field(w, array, _SIZES, "ptr")
-        for axis in range(item.rank):
-            size = w.load("i64", w.gep(sizes, _i64(axis), "i64"))
-            wanted = w.load("i64", w.gep(self.state, _i64(first + 2 + axis), "i64"))
-            _require(w, self.slow, w.icmp("eq", size, wanted))
-        data = _field(w, array, _DATA)
-        before = w.icmp("ult", data, _state(w, self.state, "owned_first"))
-        _require(w, self.slow, w.or_(before, w.icmp("uge", data, _state(w, self.state, "owned_last"))))
-        return data
-
-    def no_others(self, n_inputs: int, places: Sequence[Value]) -> None:
-        """Go the slow way unless every name given is an input's or a scalar's."""
-        w = self.w
-        known: Value = _i64(n_inputs)
-        for place in places:
-            known = w.add(known, w.cast("zext", w.icmp("sge", place, _i64(0)), "i64"))
-        _require(w, self.slow, w.icmp("eq", known, self.given))
-
-    def check_floats(self, places: Sequence[Value]) -> None:
-        """Go the slow way unless the scalars given are Python floats. One not given is taken for the first argument."""
-        w = self.w
-        for place in places:
-            absent = w.icmp("slt", place, _i64(0))
-            number = w.load("ptr", w.gep(self.args, w.select(absent, _i64(0), place), "i64"))
-            is_float = w.icmp("eq", _field(w, number, _TYPE), _state(w, self.state, "float_type"))
-            _require(w, self.slow, w.or_(absent, is_float))
-
-    def override(self, inputs: Sequence[FastInput], hypers: Sequence[FastHyper], places: Sequence[Value]) -> None:
-        """Put the scalars given where the program reads them."""
-        w = self.w
-        for number, (item, place) in enumerate(zip(hypers, places, strict=True)):
-            present = w.if_(w.icmp("sge", place, _i64(0)))
-            value = _field(w, w.load("ptr", w.gep(self.args, place, "i64")), _HEADER, "double")
-            memory = w.load("ptr", w.gep(self.state, _i64(hyper_word(inputs, number) + 1), "i64"))
-            w.store(w.cast("fptrunc", value, "float") if item.dtype.itemsize == 4 else value, memory)
-            w.end_if(present)
-
-    def restore(self, inputs: Sequence[FastInput], hypers: Sequence[FastHyper], places: Sequence[Value]) -> None:
-        """Put the defaults back, bit for bit."""
-        w = self.w
-        for number, (item, place) in enumerate(zip(hypers, places, strict=True)):
-            present = w.if_(w.icmp("sge", place, _i64(0)))
-            first = hyper_word(inputs, number)
-            memory = w.load("ptr", w.gep(self.state, _i64(first + 1), "i64"))
-            kind = "i32" if item.dtype.itemsize == 4 else "i64"
-            w.store(w.load(kind, w.gep(self.state, _i64(first + 2), "i64")), memory)
-            w.end_if(present)
-
-
-def _run(w: Writer, layout: Layout, state: Value, context: Value) -> Value:
-    """The step's status; the interpreter lock is given away meanwhile where the step is long."""
-    releasing = w.if_(w.icmp("ne", _state(w, state, "releases"), _i64(0)))
-    thread = w.new("ptr", f"call ptr {_state(w, state, 'save_thread', 'ptr').text}()")
-    long = w.call(layout.symbol, "i32", [context])
-    w.line(f"call void {_state(w, state, 'restore_thread', 'ptr').text}(ptr {thread.text})")
-    long_from = w.block
-    w.else_(releasing)
-    short = w.call(layout.symbol, "i32", [context])
-    short_from = w.block
-    w.end_if(releasing)
-    return w.phi("i32", [(long, long_from), (short, short_from)])
-
-
-# In Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,14 +54,14 @@ def callable_type(cls: type[Any]) -> type[Any]:
 @cache
 def usable() -> bool:
     """Whether the objects of this interpreter and this NumPy lie in memory as the emitted code reads them."""
-    if sys.implementation.name != "cpython" or sys.maxsize != 2**63 - 1 or _HEADER != 16 or _without_lock():
+    if sys.implementation.name != "cpython" or sys.maxsize != 2**63 - 1 or HEADER != 16 or _without_lock():
         return False
     if hasattr(sys, "gettotalrefcount"):  # a debug build asserts that a type has been given its own tp_call
         return False
-    if ctypes.c_double.from_address(id(_PROBE) + _HEADER).value != _PROBE or _peek(id(_PROBE) + _TYPE) != id(float):
+    if ctypes.c_double.from_address(id(_PROBE) + HEADER).value != _PROBE or _peek(id(_PROBE) + TYPE) != id(float):
         return False
     names = ("ab", "cd")
-    if (_peek(id(names) + _SIZE), _peek(id(names) + _ITEMS), _peek(id(names) + _ITEMS + 8)) != (2, *map(id, names)):
+    if (_peek(id(names) + SIZE), _peek(id(names) + ITEMS), _peek(id(names) + ITEMS + 8)) != (2, *map(id, names)):
         return False
     base = np.zeros((4, 6), np.float32)
     others: list[Array] = [base[:, ::2], base[1:2], np.zeros(3, np.int64), np.zeros(()), np.zeros((2, 3, 5), bool)]
@@ -372,11 +79,11 @@ def _peek(address: int) -> int:
 
 def _lies_as_expected(array: Array) -> bool:
     at = id(array)
-    found = (_peek(at + _TYPE), _peek(at + _DATA), _peek(at + _DTYPE))
-    small = (ctypes.c_int.from_address(at + _RANK).value, ctypes.c_int.from_address(at + _FLAGS).value)
+    found = (_peek(at + TYPE), _peek(at + DATA), _peek(at + DTYPE))
+    small = (ctypes.c_int.from_address(at + RANK).value, ctypes.c_int.from_address(at + FLAGS).value)
     if found != (id(np.ndarray), array.ctypes.data, id(array.dtype)) or small != (array.ndim, array.flags.num):
         return False
-    sizes = _peek(at + _SIZES)
+    sizes = _peek(at + SIZES)
     return tuple(_peek(sizes + 8 * axis) for axis in range(array.ndim)) == array.shape
 
 
@@ -403,7 +110,7 @@ def make(
         "release": _function(api.Py_DecRef),
     }  # fmt: skip
     for name, value in values.items():
-        words[_AT[name]] = value
+        words[AT[name]] = value
     names = [item.name for item in inputs] + [scalar.name for scalar in scalars]
     interned = tuple(map(sys.intern, names))
     for number, item in enumerate(inputs):
@@ -425,21 +132,21 @@ def _function(symbol: object) -> int:
 def aim(call: FastCall, layout: Layout, context: int, releases: bool, shapes: Sequence[tuple[int, ...]]) -> None:
     """Make calls ready for arrays of these shapes, with this context; the scalars hold their defaults now."""
     words, inputs = call.words, fast_inputs(layout)
-    words[_AT["context"]], words[_AT["releases"]] = context, int(releases)
+    words[AT["context"]], words[AT["releases"]] = context, int(releases)
     for number, shape in enumerate(shapes):
         first = input_word(inputs, number) + 2
         words[first : first + len(shape)] = list(shape)
     for number in range(len(fast_hypers(layout))):
         first = hyper_word(inputs, number)
         ctypes.memmove(ctypes.addressof(words) + 8 * (first + 2), words[first + 1], 8)
-    words[_AT["ready"]] = 1
+    words[AT["ready"]] = 1
 
 
 def disarm(call: FastCall) -> None:
     """Send every call the slow way until they are made ready again."""
-    call.words[_AT["ready"]] = 0
+    call.words[AT["ready"]] = 0
 
 
 def calls(call: FastCall) -> int:
     """How many calls went this way."""
-    return call.words[_AT["calls"]]
+    return call.words[AT["calls"]]

@@ -25,7 +25,7 @@ from graphc.kernels.layout import (
     verify,
 )
 from graphc.llvm.target import Target
-from graphc.runtime import epoch, fastcall, vectorcall
+from graphc.runtime import epoch, fastcall, fastcall_text, vectorcall
 from graphc.runtime.arguments import (
     Array,
     DimSolver,
@@ -75,8 +75,8 @@ def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[
     texts = [text]
     if epoch.can_fit(layout):
         texts.append(epoch.module_text(layout, fma=target.fma))
-    if fastcall.fast_inputs(layout):
-        texts.append(fastcall.module_text(layout, fma=target.fma))
+    if fastcall_text.fast_inputs(layout):
+        texts.append(fastcall_text.module_text(layout, fma=target.fma))
     return Compiled(layout, compile_object(texts, target, passes))
 
 
@@ -133,7 +133,7 @@ class Program:
         self.sliced = epoch.sliced(layout) if fits else ()
         self.averaged = epoch.averaged(layout) if fits else ()
         symbols = [layout.symbol, *symbols, *(epoch.SYMBOLS if fits else ())]
-        symbols += fastcall.SYMBOLS if fastcall.fast_inputs(layout) else ()
+        symbols += fastcall_text.SYMBOLS if fastcall_text.fast_inputs(layout) else ()
         self._native: Native = load(compiled.object_code, symbols, target)
         self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
         self._held: Entry = _WITH_LOCK(self._native.addresses[layout.symbol])
@@ -391,12 +391,12 @@ class Program:
 
         Where that cannot be, calls stay as they are.
         """
-        if self.store is None or self.debug or not fastcall.fast_inputs(self.layout) or not fastcall.usable():
+        if self.store is None or self.debug or not fastcall_text.fast_inputs(self.layout) or not fastcall.usable():
             return
         hypers = {name: int(array.ctypes.data) for name, array in self._hypers.items()}
         guard = ctypes.addressof(self.guard.words)
         self._fast = fastcall.make(self._native.addresses, self.layout, slow, guard, self._owned, hypers)
-        vectorcall.aim(step, self._native.addresses[fastcall.SYMBOL])
+        vectorcall.aim(step, self._native.addresses[fastcall_text.SYMBOL])
 
     def _aim(self, fast: FastCall, context: Context, shapes: tuple[tuple[int, ...], ...]) -> None:
         fastcall.disarm(fast)
