@@ -4,8 +4,9 @@
 
 A row a workload: a step's time on one thread; how many times as fast it is with a team, as graphc decides (short steps
 run alone, and so does what a busy machine makes slower) and with a team whatever it takes; whether losses, weights and
-states have the same bits after every one of ``--repeats`` steps. Times are medians of blocks run in turn. The last line
-is the share of a CPU that the team takes from 100 ms after the last call.
+states have the same bits after every one of ``--repeats`` steps. Times are medians of blocks run in turn. "cores" is
+the median, over the rounds, of what ``cores.py`` measures; gains mean something only where a word takes less than 100
+ns and the rate is near 1. The last line is the share of a CPU that the team takes from 100 ms after the last call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from itertools import cycle
 import numpy as np
 import peers_graphc
 import workloads
+from cores import Cores
 from numpy.typing import NDArray
 from peers import Foreign
 
@@ -83,14 +85,18 @@ def row(name: str, threads: int, repeats: int, rounds: int) -> str:
     calls = max(3, min(2000, int(BLOCK_S / alone.seconds(3))))
     for way in (alone, together, always):
         way.seconds(calls)
-    one, gains = [], []
+    one, gains, states = [], [], []
+    cores = Cores()
     for _ in range(rounds):
+        states.append(cores.state())
         times = [way.seconds(calls) for way in (alone, together, always)]
         one.append(times[0])
         gains.append([times[0] / t for t in times[1:]])
     decided, whatever = (statistics.median(column) for column in zip(*gains, strict=True))
+    nanoseconds, rate = (statistics.median(column) for column in zip(*states, strict=True))
     bits = f"all of {repeats:,}" if not different else f"**not in {different:,} of {repeats:,}**"
-    return f"| {name} | {statistics.median(one) * 1e6:,.1f} | {decided:.2f} | {whatever:.2f} | {bits} |"
+    shown = f"{statistics.median(one) * 1e6:,.1f} | {decided:.2f} | {whatever:.2f}"
+    return f"| {name} | {shown} | {bits} | {nanoseconds:.0f} ns, {rate:.2f} |"
 
 
 def idle_share() -> float:
@@ -114,8 +120,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
     threads = thread_count(asked.threads)
-    print(f"| workload | one thread, us | {threads} threads | {threads} threads always | same bits |")
-    print("| --- | ---: | ---: | ---: | --- |")
+    print(f"| workload | one thread, us | {threads} threads | {threads} threads always | same bits | cores |")
+    print("| --- | ---: | ---: | ---: | --- | ---: |")
     for name in asked.workload:
         print(row(name, threads, asked.repeats, asked.rounds), flush=True)
     print(f"\nCPU use of the idle team, from {REST_S * 1e3:.0f} ms after the last call: {idle_share():.2%}")
