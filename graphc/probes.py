@@ -8,6 +8,7 @@ import numpy as np
 
 from graphc.graph.graph import NAMED, Array, Node, Passage
 from graphc.inspect.autopsy import Autopsy, autopsy
+from graphc.inspect.bench import SIZE
 from graphc.inspect.check import drawn
 from graphc.inspect.profile import Profile
 from graphc.inspect.profile import profile as profile_calls
@@ -22,8 +23,6 @@ from graphc.pipeline import Declared, Options, Stages, every_value, means_infini
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.program import compile_program
 from graphc.runtime.store import Store, make_store
-
-SIZE = 32  # a run-time size that nobody gave, where inputs are drawn
 
 
 def profiled(

@@ -16,7 +16,7 @@ from graphc.dsl.init import initial
 from graphc.dsl.tensor import Tensor, given_values
 from graphc.errors import GraphcError, UsageError
 from graphc.graph.graph import Array, Node, copy_node, rebuild
-from graphc.inspect.bench import BenchReport
+from graphc.inspect.bench import SIZE, BenchReport
 from graphc.inspect.bench import bench as time_calls
 from graphc.inspect.check import CheckReport, check_graph
 from graphc.inspect.draw import Drawing, check_path, tensor_drawing
@@ -25,7 +25,7 @@ from graphc.kernels.cost import Cost
 from graphc.kernels.layout import Results
 from graphc.llvm.target import host
 from graphc.pipeline import LOSS, Declared, Options, as_inputs, with_training
-from graphc.probes import SIZE, drawn_inputs
+from graphc.probes import drawn_inputs
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, TrainStep
 

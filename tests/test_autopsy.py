@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from handmade import values
 
 import graphc as gc
 from graphc import probes
@@ -182,11 +183,6 @@ def test_a_planted_fault_is_found(planted: Callable[[], tuple[TrainStep, Data]],
         step(**data)
     assert told(raised.value) == message
     assert values(step) == before
-
-
-def values(step: TrainStep) -> dict[str, bytes]:
-    """All weights and states, bit by bit."""
-    return {name: value.tobytes() for live in (step.params, step.state) for name, value in live.items()}
 
 
 def test_fit_names_epoch_and_step() -> None:

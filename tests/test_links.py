@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.dsl.intern import intern
 from graphc.inspect.annotated import annotated
-from graphc.inspect.links import DECLARED, DERIVED, Links, Value
+from graphc.inspect.links import DECLARED, DERIVED, Links, Value, value_names
 from graphc.inspect.spans import asm_code, llvm_code
 from graphc.kernels.show import listing, source_lines
 from graphc.llvm.emit import emit
@@ -87,6 +88,13 @@ def text_section(object_code: bytes) -> bytes:
     found = [s.data() for s in llvm.ObjectFileRef.from_data(object_code).sections() if s.is_text()]
     assert found and any(found)
     return b"".join(found)
+
+
+def test_no_two_values_have_one_name() -> None:
+    x = gc.input("x", (5,))
+    mine = gc.tanh(x).named("sum_2")
+    names = value_names(intern({"loss": gc.sum(mine) * gc.sum(x)}).graph)
+    assert sorted(n for n in names.values() if "sum" in n) == ["sum", "sum_2", "sum_3"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -31,6 +31,21 @@ _SIGN = {"logical_or": "or", "logical_and": "and"}
 _ATOM = 9
 
 
+def told_apart(name: str, taken: dict[str, int]) -> str:
+    """The name where nothing has it yet, else with a number behind it. taken: the names given, this one from now on.
+
+    >>> taken = {}
+    >>> [told_apart(name, taken) for name in ("h", "h_2", "h", "h")]
+    ['h', 'h_2', 'h_3', 'h_4']
+    """
+    found = name
+    while found in taken:
+        taken[name] += 1
+        found = f"{name}_{taken[name]}"
+    taken[found] = 1
+    return found
+
+
 def index_names(formula: Formula) -> tuple[str, ...]:
     """A letter for each index variable, none of which is the name of a dimension that occurs.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphc.graph.formula import Affine, plain
 from graphc.graph.graph import NAMED, Array, ConstValue, Graph, Node, Site, reachable
-from graphc.graph.show import type_text
+from graphc.graph.show import told_apart, type_text
 from graphc.graph.sizes import evaluate
 from graphc.inspect.explain import named_formula
 from graphc.inspect.live import numbers
@@ -156,8 +156,7 @@ def _names(graph: Graph, forward: frozenset[int]) -> dict[Node, str]:
         wished = graph.name(node) or known[0] or known[1] or (node.kind if node.kind != "formula" else "t")
         if isinstance(node.attr, ConstValue) and node.shape == ():
             wished = f"{float(node.attr.array()):.6g}"
-        count = taken[wished] = taken.get(wished, 0) + 1
-        found[node] = wished if count == 1 or node.kind == "const" else f"{wished}_{count}"
+        found[node] = wished if node.kind == "const" else told_apart(wished, taken)
     return found
 
 

@@ -24,6 +24,7 @@ from graphc.llvm.target import Target, host
 from graphc.runtime.jit import compile_object, load
 from graphc.structs import dataclass
 
+SIZE = 32  # of a run-time dimension that nobody gave
 BLOCKS = 12  # of calls; weights are as before at the start of each
 PEAK_TURNS = 200_000
 _CHAINS = 12  # of multiply-adds that do not wait for each other

@@ -18,7 +18,7 @@ from graphc.dsl.tensor import Tensor, fail
 from graphc.errors import NotDifferentiable, UsageError
 from graphc.graph.formula import Formula, plain
 from graphc.graph.graph import Array, ConstValue, Graph, Node, Passage
-from graphc.graph.show import formula_text, type_text
+from graphc.graph.show import formula_text, told_apart, type_text
 from graphc.inspect.live import Live, n_saturated, numbers, sizes_text
 from graphc.inspect.trail import Trail
 from graphc.notation.show import to_text
@@ -210,10 +210,8 @@ def _names(graph: Graph, backward: Backward) -> dict[Node, str]:
     taken: dict[str, int] = {}
 
     def name(node: Node, wished: str) -> None:
-        if node in names:
-            return
-        count = taken[wished] = taken.get(wished, 0) + 1
-        names[node] = wished if count == 1 else f"{wished}_{count}"
+        if node not in names:
+            names[node] = told_apart(wished, taken)
 
     for node in graph.nodes:
         own = graph.name(node)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from graphc.graph.formula import Formula
 from graphc.graph.graph import LEAVES, Graph, Node, Passage
-from graphc.graph.show import formula_text, type_text
+from graphc.graph.show import formula_text, told_apart, type_text
 from graphc.inspect.spans import Code, Span
 from graphc.inspect.trail import Fate, Trail
 from graphc.kernels.fuse import base
@@ -220,6 +220,5 @@ def value_names(graph: Graph) -> dict[Node, str]:
         note = next((o.note for o in origins if o.note), "")
         op = next((o.op for o in origins if o.op), "")
         wished = graph.name(node) or updates.get(node) or note or op or f"%{node.number}"
-        count = taken[wished] = taken.get(wished, 0) + 1
-        names[node] = wished if count == 1 else f"{wished}_{count}"
+        names[node] = told_apart(wished, taken)
     return names

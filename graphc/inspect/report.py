@@ -15,6 +15,7 @@ from graphc.diff.reverse import Backward
 from graphc.graph.graph import Graph, Node
 from graphc.graph.sizes import SizeLike, evaluate
 from graphc.inspect.annotated import PhaseText, place_text
+from graphc.inspect.bench import SIZE
 from graphc.inspect.explain import Explanation, row_text
 from graphc.inspect.links import DERIVED, Links
 from graphc.inspect.profile import Profile
@@ -28,7 +29,6 @@ from graphc.notation.tree import Line, symbols
 from graphc.rewrite.page import reasons
 from graphc.rewrite.work import Firing
 
-SIZE = 32  # of every run-time dimension where a time is predicted
 Data = dict[str, object]
 
 
