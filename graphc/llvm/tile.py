@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.graph.sizes import SizeLike
+from graphc.graph.sizes import SizeLike, product
 from graphc.kernels.form import Access, Nest
-from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE
+from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE, nominal
 from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.after import LINES, AfterWriter
 from graphc.llvm.panel import line, pack
@@ -23,6 +23,8 @@ from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.structs import dataclass, replace
 
 AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
+FEW_TERMS = 5  # of a sum, so few that writing the result takes longer
+LARGE_BYTES = 1 << 18  # of a result that leaves the inner caches while it is written
 LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
@@ -33,12 +35,13 @@ Rows = Callable[[Value, int], None]
 class Way:
     """How a product runs where a condition holds, or, without one, in all other cases. tile: rows and vectors; 0 rows
     stand for all, fewer than ``FEW_ROWS``. packed: whether the right operand is copied into the panel. upright: whether
-    the sums run with the rows in lanes."""
+    the sums run with the rows in lanes. by_row: whether all tiles of a row come before those of the next."""
 
     when: Value | None
     tile: tuple[int, int]
     packed: bool
     upright: bool = False
+    by_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ class TileWriter(AfterWriter):
         """Columns of tiles, and in each rows of tiles."""
         column, row = self.nest.schedule.order[-2:]
         self.way, (self.tile_rows, self.across) = way, way.tile
+        if way.by_row:
+            self.row_blocks(lambda first, count: self.whole_rows(env, first, count), k <= self.divided, None)
+            return
         many = self.has_columns(2 * self.lanes * self.across)
         by_columns = k == self.divided and (many or self.tile_rows == 0)
         by_rows = k <= self.divided and not by_columns
@@ -118,10 +124,24 @@ class TileWriter(AfterWriter):
 
         self.column_blocks(columns, by_columns)
 
+    def whole_rows(self, env: Env, first: Value, count: int) -> None:
+        """All tiles of some rows."""
+        column, row = self.nest.schedule.order[-2:]
+
+        def tile(start: Value, vectors: int, mask: Value | None) -> None:
+            inner = env.inner(mask=mask)
+            inner.index |= {column: start, row: first}
+            self.tile(inner, count, vectors, None, False)
+
+        self.column_blocks(tile, False)
+
     def ways(self, extent: Value) -> list[Way]:
-        """How the product runs with few rows, and with more; extent: the number of rows."""
+        """How the product runs with few rows or short sums, and else; extent: the number of rows."""
         w, tile, packed = self.w, self.nest.schedule.tile, self.nest.scratch >= 0
         found = [Way(None, tile, packed)]
+        depth = self.sizes.value(self.nest.extents[self.nest.n_out])
+        if self.streams() and depth.text.startswith("%"):
+            found.insert(0, Way(w.icmp("slt", depth, const(I64, FEW_TERMS)), (2, WIDE), False, by_row=True))
         if not extent.text.startswith("%") or self.operands()[0].flat.stride(self.vector) != 1:
             return found
         if packed:
@@ -130,6 +150,14 @@ class TileWriter(AfterWriter):
         if wide > tile[1] and self.has_columns((wide - 1) * self.lanes + 1):
             found.insert(0, Way(w.icmp("slt", extent, const(I64, FEW_ROWS)), (0, wide), False))
         return found
+
+    def streams(self) -> bool:
+        """Whether the result is so large that sums of few terms take less time than it takes to write them: then they
+        are written in the order in which they lie."""
+        right, extents = self.operands()[0], self.nest.extents[: self.nest.n_out]
+        n_bytes = nominal(product(extents)) * size_bytes(self.element_type())
+        whole = len(self.nest.reduced) == 1 and right.flat.stride(self.vector) == 1 and self.stretch is None
+        return whole and n_bytes >= LARGE_BYTES
 
     def has_columns(self, number: int) -> bool:
         """Whether there are, or may be, so many columns."""
