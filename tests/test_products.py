@@ -14,7 +14,7 @@ from graphc.llvm.target import Target
 from graphc.runtime.team import team_of, thread_count
 
 FORMS = {"AB": "ij,jk->ik", "AtB": "ji,jk->ik", "ABt": "ij,kj->ik"}
-LAYERS = ((70, 10), (37, 149), (261, 21), (90, 1), (45, 3), (53, 5))
+LAYERS = ((70, 10), (37, 149), (261, 21), (90, 1), (45, 3), (53, 5), (301, 230))
 BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 26, 50)
 
 
