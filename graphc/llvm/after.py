@@ -6,8 +6,6 @@ read or write of arrays in memory is asked for while the tile's sums are made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from graphc.kernels.form import LANES, Access
 from graphc.kernels.schedule import nominal
 from graphc.llvm.access import CONTEXT, HEAD, I64, Env
@@ -44,21 +42,26 @@ class AfterWriter(NestWriter):
     def lines_ahead(self, env: Env, rows: int, vectors: int) -> Value:
         """The addresses of what the post program will touch of far arrays, a column of one array after another: a row
         of a tile ends soon, and no hardware foresees the next. Where there are few steps all are asked for here."""
-        w, count = self.w, rows * vectors * len(self.far())
+        w, count = self.w, self.n_lines(rows, vectors)
         if not count:
             return Value("null", "ptr")
         lines = w.alloca("ptr", count)
         index = [env.index[v] for v in self.nest.schedule.order]
-        w.call(self.lines_function(rows, vectors), "void", [CONTEXT, lines, *index])
+        w.call(self.lines_function(rows), "void", [CONTEXT, lines, *index, const(I64, vectors)])
         return lines
 
-    def lines_function(self, rows: int, vectors: int) -> str:
-        """The name of the function that does so for tiles of one shape, of which a nest has many in its text."""
-        name, far = f"{self.nest.name}_{rows}x{vectors}_lines", self.far()
+    def n_lines(self, rows: int, vectors: int) -> int:
+        """How many lines a tile asks for; none where it has fewer rows than others, which is not worth the code."""
+        return rows * vectors * len(self.far()) if rows == self.nest.schedule.tile[0] else 0
+
+    def lines_function(self, rows: int) -> str:
+        """The name of the function that does so for all tiles of a nest."""
+        name, far = f"{self.nest.name}_lines", self.far()
         module = self.w.module
         if name in module.functions:
             return name
         index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
+        vectors = Value("%vectors", I64)
         caller, sizes, pointers = self.w, self.sizes, self.pointers
         w = self.w = Writer(module)
         self.at("reduce", 0)
@@ -66,52 +69,61 @@ class AfterWriter(NestWriter):
         self.sizes = Sizes(w, CONTEXT, sizes.dims)
         for size in sizes.prepared():
             self.sizes.prepare(size)
-
-        def note(number: Value, address: Value) -> None:
-            w.store(address, w.gep(LINES, number, "ptr"), 8)
-
-        def ask(number: Value, address: Value) -> None:
-            w.prefetch(address, True)
-            w.store(address, LINES, 8)
-
         env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-        many = w.if_(self.fetches(rows * vectors * len(far)))
-        self.each_line(env, rows, vectors, note)
-        w.else_(many)
-        self.each_line(env, rows, vectors, ask)
-        w.end_if(many)
+        step, depth = len(far) * rows, self.nest.extents[self.nest.n_out]
+        if isinstance(depth, int) and depth >= step * self.nest.schedule.tile[1]:
+            self.each_line(env, rows, vectors, note=True)
+        else:
+            many = w.if_(self.fetches(w.mul(vectors, const(I64, step))))
+            self.each_line(env, rows, vectors, note=True)
+            w.else_(many)
+            self.each_line(env, rows, vectors, note=False)
+            w.end_if(many)
         w.ret()
-        module.define(name, "void", [CONTEXT, LINES, *index], w, "internal", "noinline")
+        module.define(name, "void", [CONTEXT, LINES, *index, vectors], w, "internal", "noinline")
         self.w, self.sizes, self.pointers = caller, sizes, pointers
         return name
 
-    def each_line(self, env: Env, rows: int, vectors: int, turn: Callable[[Value, Value], None]) -> None:
-        """The number and the address of each line of far arrays that belongs to a tile."""
+    def each_line(self, env: Env, rows: int, vectors: Value, note: bool) -> None:
+        """Note the address of each line of far arrays that belongs to a tile, or ask for it and note the last of them.
+
+        A tile with fewer vectors than others meets its last one again: that costs less than a branch. A store follows
+        each line asked for: measured, a step that asks for them without one takes a tenth longer.
+        """
         w, far = self.w, self.far()
+        last = w.sub(vectors, const(I64, 1))
+        across = [w.intrinsic("llvm.smin", I64, [const(I64, c), last]) for c in range(self.nest.schedule.tile[1])]
+        columns = [w.mul(c, const(I64, self.lanes)) for c in across]
+        places = [w.gep(LINES, w.mul(c, const(I64, len(far) * rows)), "ptr") for c in across]
         down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
         at = env.inner()
         at.index[self.nest.schedule.tile_row] = w.add(env.index[self.nest.schedule.tile_row], down.index)
         for k, access in enumerate(far):
             start = w.gep(self.pointers[access.buffer], self.offset(access.flat, at), self.memory(access))
-            for c in range(vectors):
-                address = w.gep(start, const(I64, c * self.lanes), self.memory(access))
-                turn(w.add(down.index, const(I64, (c * len(far) + k) * rows)), address)
+            number = w.add(down.index, const(I64, k * rows))
+            for column, place in zip(columns, places, strict=True):
+                address = w.gep(start, column, self.memory(access))
+                if not note:
+                    w.prefetch(address, True)
+                w.store(address, w.gep(place, number, "ptr") if note else LINES, 8)
         w.end_loop(down)
 
-    def fetches(self, count: int) -> Value:
+    def fetches(self, count: Value) -> Value:
         """Whether the sum has at least as many steps as a tile has lines: in fewer most would not get their turn."""
-        return self.w.icmp("sge", self.sizes.value(self.nest.extents[self.nest.n_out]), const(I64, count))
+        return self.w.icmp("sge", self.sizes.value(self.nest.extents[self.nest.n_out]), count)
 
     def lines_a_step(self, rows: int, vectors: int) -> Value | None:
         """How many lines are asked for at every step of the sum, in 65536ths; where there are few steps, 0, which
         stands for the same one again and again."""
-        w, count = self.w, rows * vectors * len(self.far())
+        w, count = self.w, self.n_lines(rows, vectors)
         if not count:
             return None
-        depth = self.sizes.value(self.nest.extents[self.nest.n_out])
-        depth = w.intrinsic("llvm.smax", I64, [depth, const(I64, 1)])  # a division by 0 would be a signal
-        each = w.new(I64, f"udiv i64 {count << 16}, {depth.text}")
-        return w.select(self.fetches(count), each, const(I64, 0))
+        depth = self.nest.extents[self.nest.n_out]
+        if isinstance(depth, int):
+            return const(I64, (count << 16) // depth if depth >= count else 0)
+        steps = w.intrinsic("llvm.smax", I64, [self.sizes.value(depth), const(I64, 1)])  # by 0 would be a signal
+        each = w.new(I64, f"udiv i64 {count << 16}, {steps.text}")
+        return w.select(self.fetches(const(I64, count)), each, const(I64, 0))
 
     def fetch(self, turn: Value, each: Value) -> None:
         """Ask for the line whose turn it is. They come one by one, all the sums long: asked for at once they would
