@@ -14,7 +14,7 @@ from graphc.llvm.scalars import MEMORY
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, vector
 
-INLINE_POST = 100  # instructions of all registers; a longer post program is written once, over the tile in memory
+INLINE_POST = 150  # instructions of all registers; a longer post program is written once, over the tile in memory
 FAR_BYTES = 1 << 22  # of all arrays of a program, beyond which no inner cache holds them from one step to the next
 LINES = Value("%lines", "ptr")  # of a function that makes a tile's sums: addresses of lines to be asked for
 
