@@ -12,7 +12,7 @@ their time, and the account begins with a little again.
 
 Calls of a rest are timed, and now and then another one, to know what a call takes alone today. A shorter time is
 believed at once, a longer one by an eighth, and no further than twice what was known: it may be a stall. The first call
-after one that ran alone is not judged: it wakes the members.
+after one that ran alone wakes the members: only a stall of it counts.
 """
 
 from __future__ import annotations
@@ -87,14 +87,14 @@ end:
 {values}
   %saved = sub i64 %alone, %turns
   %awake = icmp ne i64 %rest, 0
-  %counted = select i1 %awake, i64 %saved, i64 0
   %limit = mul i64 %alone, -{STALL}
-  %steady = call i64 @llvm.smax.i64(i64 %counted, i64 %limit)
+  %within = call i64 @llvm.smax.i64(i64 %saved, i64 %limit)
+  %stall = sub i64 %saved, %within
+  %steady = select i1 %awake, i64 %within, i64 0
   %credit_sum = add i64 %credit, %steady
   %most_credit = mul i64 %alone, {MOST_CREDIT}
   %credit_now = call i64 @llvm.smin.i64(i64 %credit_sum, i64 %most_credit)
   %no_room = sub i64 %credit_sum, %credit_now
-  %stall = sub i64 %counted, %steady
   %moved = add i64 %stall, %no_room
   %reserve_sum = add i64 %reserve, %moved
   %most_reserve = mul i64 %alone, {MOST_RESERVE}
