@@ -54,14 +54,12 @@ class Graphc:
 
     def __init__(self, gc: Foreign, workload: Workload, threads: int) -> None:
         loss, rule = declared(gc, workload)
-        self.compiled = gc.compile(loss, optimizer=rule, threads=threads)
+        compiled = self.compiled = gc.compile(loss, optimizer=rule, threads=threads)
+        supervised = len(workload.batches[0]) > 1
+        self.step = (lambda x, y: compiled(x=x, y=y)) if supervised else (lambda x: compiled(x=x))
         self.batch = workload.batch
         for name, value in workload.initial.items():
             self.compiled.params[name] = value
-
-    def step(self, x: NDArray[np.generic], y: NDArray[np.generic] | None = None) -> float:
-        loss: float = self.compiled(x=x) if y is None else self.compiled(x=x, y=y)
-        return loss
 
     def epoch(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.floating]:
         history = self.compiled.fit({"x": x, "y": y}, batch_size=self.batch, epochs=1, shuffle=False, progress=False)

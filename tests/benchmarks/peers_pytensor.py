@@ -148,10 +148,8 @@ class PyTensor:
         inputs = [pt.tensor(f"in{i}", dtype=a.dtype.name, shape=a.shape) for i, a in enumerate(workload.batches[0])]
         loss = LOSSES[workload.kind](workload)(params, *inputs)
         new = updates(workload.optimizer, params, pt.grad(loss, params))
-        self.function, self.batch = pytensor.function(inputs, loss, updates=new, trust_input=True), workload.batch
-
-    def step(self, *batch: NDArray[np.generic]) -> float:
-        return float(self.function(*batch))
+        function, self.batch = pytensor.function(inputs, loss, updates=new, trust_input=True), workload.batch
+        self.step = lambda *batch: float(function(*batch))
 
     def epoch(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.floating]:
         starts = range(0, len(x), self.batch)
