@@ -149,7 +149,7 @@ class PyTensor:
         loss = LOSSES[workload.kind](workload)(params, *inputs)
         new = updates(workload.optimizer, params, pt.grad(loss, params))
         function, self.batch = pytensor.function(inputs, loss, updates=new, trust_input=True), workload.batch
-        self.step = lambda *batch: float(function(*batch))
+        self.step: Callable[..., float] = lambda *batch: float(function(*batch))
 
     def epoch(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.floating]:
         starts = range(0, len(x), self.batch)
