@@ -24,7 +24,6 @@ from graphc.kernels.memory import place
 from graphc.kernels.split import waits
 from graphc.llvm.judge import (
     ALONE,
-    FIRST_CREDIT,
     FIRST_RESERVE,
     JUDGE,
     LOSS,
@@ -271,17 +270,22 @@ def test_what_calls_save_is_credit_and_then_reserve() -> None:
 
 
 def test_a_team_that_is_slower_call_after_call_rests_soon() -> None:
-    """After what credit pays for, however much lies in the reserve; the first call after a rest may take long."""
+    """After what credit pays for, however much lies in the reserve."""
     judge = Judge()
     judge.words[WORD_CREDIT], judge.words[WORD_RESERVE] = 64000, 512000
     assert judge.after(*[2500] * 42) == (-43, 1000, 512000) and not judge.rests()
-    assert judge.after(2500) == (LOSS * (4000 + 500) // 1000, FIRST_CREDIT * 1000, 512000) and judge.rests()
+    assert judge.after(2500) == (LOSS * 500 // 1000, 0, 512000) and judge.rests()
+
+
+def test_the_first_call_after_a_rest_may_be_slow() -> None:
+    """It wakes the members: what it loses counts once another is slower too."""
+    judge = Judge()
+    judge.words[WORD_CREDIT] = judge.words[WORD_REST] = 0
+    assert judge.after(2500) == (-1, -1500, 64000)
+    assert judge.after(800, 800) == (-3, -1100, 64000) and not judge.rests()
+    assert judge.after(2500) == (LOSS * 2600 // 1000, 0, 64000)
     judge.words[WORD_REST] = 0
-    assert judge.after(2500) == (-1, 4000, 512000)
-    assert judge.after(2500, 2500) == (-3, 1000, 512000)
-    judge.words[WORD_REST] = 0
-    assert judge.after(51_000) == (-1, 1000, 512_000 - 50_000 + STALL * 1000)
-    assert judge.after(2500)[0] == LOSS * 4500 // 1000
+    assert judge.after(41_000) == (-1, -STALL * 1000, 64000 - 40_000 + STALL * 1000)
 
 
 def test_a_stall_of_a_team_that_saves_changes_nothing() -> None:
@@ -291,7 +295,7 @@ def test_a_stall_of_a_team_that_saves_changes_nothing() -> None:
     assert judge.after(51_000) == (-10, 0, 64000 - 50_000 + STALL * 1000)
     assert judge.after(500, 500) == (-12, 1000, 22000)
     judge.words[WORD_CREDIT] = 64000
-    assert judge.after(51_000) == (LOSS * (128_000 + 20_000) // 1000, 4000, FIRST_RESERVE * 1000)
+    assert judge.after(51_000) == (LOSS * (128_000 + 20_000) // 1000, 0, FIRST_RESERVE * 1000)
 
 
 def test_calls_of_a_rest_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +304,7 @@ def test_calls_of_a_rest_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = classifier(1), classifier(2)
     assert one(**batch(64)) == two(**batch(64))
     context = next(iter(two.program._by_shapes.values()))
+    assert context.words[WORD_CREDIT] == 0
     assert context.words[WORD_RESERVE] == FIRST_RESERVE * context.words[WORD_ALONE] > 0
     context.words[WORD_REST] = 0
     context.words[WORD_ALONE] = context.words[WORD_CREDIT] = context.words[WORD_RESERVE] = 1
@@ -309,7 +314,7 @@ def test_calls_of_a_rest_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for turn in range(LOSS):
         assert one(**batch(64)) == two(**batch(64))
         assert context.words[WORD_REST] == resting - turn - 1
-        assert context.words[WORD_CREDIT] == FIRST_CREDIT
+        assert context.words[WORD_CREDIT] == 0
     context.words[WORD_REST] = 0
     for turn in range(2 * PERIOD):
         context.words[WORD_ALONE] = 1 << 50

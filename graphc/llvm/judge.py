@@ -8,11 +8,11 @@ are slower together; what it has no room for goes to ``RESERVE``, which holds mo
 loses beyond ``STALL`` times what it takes alone. Such a call meets a pause of milliseconds, which a machine makes now
 and then whoever runs. So one stall changes nothing, and a team that is slower call after call is found out after some
 calls, whatever it saved before. Once an account is spent, so many calls run alone that what was lost is 1/``LOSS`` of
-their time, and the account begins with a little again.
+their time; a reserve then begins with some again.
 
 Calls of a rest are timed, and now and then another one, to know what a call takes alone today. A shorter time is
 believed at once, a longer one by an eighth, and no further than twice what was known: it may be a stall. The first call
-after one that ran alone wakes the members: only a stall of it counts.
+after one that ran alone wakes the members: what it loses counts once a second one is slower too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from graphc.llvm.counters import reading
 
 LOSS = 32  # calls that run alone for each time of a call that was lost
 STALL = 8  # times of a call beyond which a loss is a stall
-FIRST_CREDIT, MOST_CREDIT = 4, 64  # times of a call that a team may lose at first, and after it saved them
-FIRST_RESERVE, MOST_RESERVE = 128, 512  # the same in stalls
+MOST_CREDIT = 64  # times of a call that a team may lose, after it saved them
+FIRST_RESERVE, MOST_RESERVE = 128, 512  # times of a call that it may lose in stalls, at first and after it saved them
 PERIOD = 1024  # calls together after which one runs alone
 SOON = 8  # such calls after the very first, which met cold memory
 RESTS = "team_rests"
@@ -75,8 +75,7 @@ def judge_texts(run: str, triple: str) -> dict[str, str]:
   store i64 %rest_then, ptr %rest_at
   br i1 %unknown, label %first, label %end
 first:
-  %first_credit = mul i64 %estimate, {FIRST_CREDIT}
-  store i64 %first_credit, ptr %credit_at
+  store i64 0, ptr %credit_at
   %first_reserve = mul i64 %estimate, {FIRST_RESERVE}
   store i64 %first_reserve, ptr %reserve_at
   br label %end
@@ -90,8 +89,7 @@ end:
   %limit = mul i64 %alone, -{STALL}
   %within = call i64 @llvm.smax.i64(i64 %saved, i64 %limit)
   %stall = sub i64 %saved, %within
-  %steady = select i1 %awake, i64 %within, i64 0
-  %credit_sum = add i64 %credit, %steady
+  %credit_sum = add i64 %credit, %within
   %most_credit = mul i64 %alone, {MOST_CREDIT}
   %credit_now = call i64 @llvm.smin.i64(i64 %credit_sum, i64 %most_credit)
   %no_room = sub i64 %credit_sum, %credit_now
@@ -99,11 +97,13 @@ end:
   %reserve_sum = add i64 %reserve, %moved
   %most_reserve = mul i64 %alone, {MOST_RESERVE}
   %reserve_now = call i64 @llvm.smin.i64(i64 %reserve_sum, i64 %most_reserve)
-  %spent = icmp slt i64 %credit_now, 0
+  %below = icmp slt i64 %credit_now, 0
+  %slower = icmp slt i64 %saved, 0
+  %slower_awake = and i1 %slower, %awake
+  %spent = and i1 %below, %slower_awake
   %stalled = icmp slt i64 %reserve_now, 0
-  %first_credit = mul i64 %alone, {FIRST_CREDIT}
   %first_reserve = mul i64 %alone, {FIRST_RESERVE}
-  %credit_gone = sub i64 %first_credit, %credit_now
+  %credit_gone = sub i64 0, %credit_now
   %reserve_gone = sub i64 %first_reserve, %reserve_now
   %credit_lost = select i1 %spent, i64 %credit_gone, i64 0
   %reserve_lost = select i1 %stalled, i64 %reserve_gone, i64 0
@@ -113,12 +113,11 @@ end:
   %one_more = sub i64 %rest, 1
   %rests = or i1 %spent, %stalled
   %rest_then = select i1 %rests, i64 %calls, i64 %one_more
-  %credit_then = select i1 %rests, i64 %first_credit, i64 %credit_now
+  %credit_then = select i1 %rests, i64 0, i64 %credit_now
   %reserve_then = select i1 %stalled, i64 %first_reserve, i64 %reserve_now
   store i64 %rest_then, ptr %rest_at
   store i64 %credit_then, ptr %credit_at
   store i64 %reserve_then, ptr %reserve_at
-  %slower = icmp slt i64 %saved, 0
   ret i1 %slower
 }}"""
     return {RESTS: rests, ALONE: alone, JUDGE: judge}
