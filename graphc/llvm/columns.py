@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from graphc.kernels.form import Access
 from graphc.llvm.access import I64, Env
 from graphc.llvm.panel import turned_rows
-from graphc.llvm.scalars import is_float
+from graphc.llvm.sums import product_added
 from graphc.llvm.text import Value, const, size_bytes, vector
 from graphc.llvm.tile import Sides, TileWriter, Way
 
@@ -90,7 +90,7 @@ class ColumnsWriter(TileWriter):
             line = w.gep(right, self.scaled(number, sides.right.flat.stride(self.nest.n_out)), scalar)
             for c, old in enumerate(result):
                 wide = w.splat(w.load(scalar, w.gep(line, const(I64, c), scalar)), self.lanes)
-                result[c] = w.muladd(term, wide, old) if is_float(old) else w.add(old, w.mul(term, wide))
+                result[c] = product_added(w, term, wide, old)
         return result
 
     def turned_back(self, sums: Sequence[Value], vectors: int) -> list[Value]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from graphc.llvm.access import CONTEXT, I64, Env
-from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
+from graphc.llvm.sums import product_added
 from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.llvm.tile import TileWriter
 
@@ -176,8 +176,7 @@ class DotsWriter(TileWriter):
                 column = part(start, at, mask)
                 for r, number in enumerate(numbers):
                     k = r * len(starts) + c
-                    old = sums[k]
-                    result[k] = w.muladd(column, number, old) if is_float(old) else w.add(old, w.mul(column, number))
+                    result[k] = product_added(w, column, number, sums[k])
             return result
 
         extent = self.nest.extents[self.nest.n_out]

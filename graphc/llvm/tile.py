@@ -16,8 +16,8 @@ from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE, nominal
 from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.after import LINES, AfterWriter
 from graphc.llvm.panel import line, pack
-from graphc.llvm.scalars import is_float
 from graphc.llvm.sizes import Sizes
+from graphc.llvm.sums import product_added, tile_sums
 from graphc.llvm.target import Target
 from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.structs import dataclass, replace
@@ -25,6 +25,7 @@ from graphc.structs import dataclass, replace
 AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
 FEW_TERMS = 5  # of a sum, so few that writing the result takes longer
 LARGE_BYTES = 1 << 18  # of a result that leaves the inner caches while it is written
+SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
 LANES_BITS = 512  # of a vector in LLVM text
 
 Turn = Callable[[Value, int, Value | None], None]
@@ -299,6 +300,11 @@ class TileWriter(AfterWriter):
         sides = Sides(left, right, panel is not None and not fills, fills)
         target = panel if panel is not None and fills else Value("null", "ptr")
         begin = [const(kind, 0)] * (rows * vectors)
+        if not fills and self.is_rest(rows):
+            memory = self.rest_sums(env, [start, start_right], panel is not None, kind, rows, vectors)
+            w.location = before
+            self.leave_memory(env, memory, kind, rows, vectors)
+            return
         if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
             sums = self.sums(env, sides, [start, start_right, target], begin, rows, vectors)
             w.location = before
@@ -306,14 +312,39 @@ class TileWriter(AfterWriter):
             return
         ahead = self.lines_ahead(env, rows, vectors)
         memory = w.alloca(kind, rows * vectors)
-        count = const(I64, self.lanes)
-        if env.mask is not None:
-            count = w.sub(self.sizes.value(self.nest.extents[self.vector]), env.index[self.vector])
-            count = w.sub(count, const(I64, (vectors - 1) * self.lanes))
+        count = self.last_count(env, vectors)
         name = self.sums_function(env, sides, begin, rows, vectors)
         w.call(name, "void", [CONTEXT, start, start_right, target, memory, count, ahead])
         w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
+
+    def is_rest(self, rows: int) -> bool:
+        """Whether a tile's sums are made by a function of the module: one with fewer rows than others and more than a
+        few terms."""
+        nest = self.nest
+        if rows >= nest.schedule.tile[0] or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
+            return False
+        depth = nest.extents[nest.n_out]
+        return not isinstance(depth, int) or depth >= SHORT_DEPTH
+
+    def rest_sums(self, env: Env, at: list[Value], packed: bool, kind: str, rows: int, vectors: int) -> Value:
+        """The memory of the sums of a tile, which a function of the module makes from the addresses ``at``."""
+        w, variable = self.w, self.nest.n_out
+        right, left = self.operands()
+        strides = [left.flat.stride(self.nest.schedule.tile_row), left.flat.stride(variable)]
+        strides.append(vectors * self.lanes if packed else right.flat.stride(variable))
+        shape = [self.sizes.value(size) for size in (self.nest.extents[variable], *strides)]
+        memory = w.alloca(kind, rows * vectors)
+        name = tile_sums(w.module, kind, rows, vectors, env.mask is not None and not packed)
+        w.call(name, "void", [*at, memory, self.last_count(env, vectors), *shape])
+        return memory
+
+    def last_count(self, env: Env, vectors: int) -> Value:
+        """How many lanes of a tile's last vector there are."""
+        if env.mask is None:
+            return const(I64, self.lanes)
+        first = self.w.add(env.index[self.vector], const(I64, (vectors - 1) * self.lanes))
+        return self.w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
 
     def sums_function(self, env: Env, sides: Sides, begin: list[Value], rows: int, vectors: int) -> str:
         """The name of a function that writes one tile's sums to memory.
@@ -422,11 +453,7 @@ class TileWriter(AfterWriter):
             wide = w.splat(number, self.lanes)
             w.location = before
             for c in range(vectors):
-                old = sums[r * vectors + c]
-                if is_float(old):
-                    result.append(w.muladd(wide, columns[c], old))
-                else:
-                    result.append(w.add(old, w.mul(wide, columns[c])))
+                result.append(product_added(w, wide, columns[c], sums[r * vectors + c]))
         return result
 
     def multiple(self, stride: SizeLike, times: int) -> Value:
