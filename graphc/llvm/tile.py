@@ -319,10 +319,11 @@ class TileWriter(AfterWriter):
         self.leave_memory(env, memory, kind, rows, vectors)
 
     def is_rest(self, rows: int) -> bool:
-        """Whether a tile's sums are made by a function of the module: one with fewer rows than others and more than a
-        few terms."""
+        """Whether a tile's sums are made by a function of the module: one with fewer rows than others of its way, and
+        more than a few terms."""
         nest = self.nest
-        if rows >= nest.schedule.tile[0] or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
+        full = min(self.tile_rows or WIDE, nest.schedule.tile[0])
+        if rows >= full or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
             return False
         depth = nest.extents[nest.n_out]
         return not isinstance(depth, int) or depth >= SHORT_DEPTH
