@@ -299,21 +299,20 @@ class TileWriter(AfterWriter):
             start_right = panel
         sides = Sides(left, right, panel is not None and not fills, fills)
         target = panel if panel is not None and fills else Value("null", "ptr")
-        begin = [const(kind, 0)] * (rows * vectors)
         if not fills and self.is_rest(rows):
             memory = self.rest_sums(env, [start, start_right], panel is not None, kind, rows, vectors)
             w.location = before
             self.leave_memory(env, memory, kind, rows, vectors)
             return
         if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
-            sums = self.sums(env, sides, [start, start_right, target], begin, rows, vectors)
+            sums = self.sums(env, sides, [start, start_right, target], rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
             return
         ahead = self.lines_ahead(env, rows, vectors)
         memory = w.alloca(kind, rows * vectors)
         count = self.last_count(env, vectors)
-        name = self.sums_function(env, sides, begin, rows, vectors)
+        name = self.sums_function(env, sides, rows, vectors)
         w.call(name, "void", [CONTEXT, start, start_right, target, memory, count, ahead])
         w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
@@ -322,7 +321,7 @@ class TileWriter(AfterWriter):
         """Whether a tile's sums are made by a function of the module: one with fewer rows than others of its way, and
         more than a few terms."""
         nest = self.nest
-        full = min(self.tile_rows or WIDE, nest.schedule.tile[0])
+        full = min(self.tile_rows or FEW_ROWS, nest.schedule.tile[0])
         if rows >= full or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
             return False
         depth = nest.extents[nest.n_out]
@@ -347,7 +346,7 @@ class TileWriter(AfterWriter):
         first = self.w.add(env.index[self.vector], const(I64, (vectors - 1) * self.lanes))
         return self.w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
 
-    def sums_function(self, env: Env, sides: Sides, begin: list[Value], rows: int, vectors: int) -> str:
+    def sums_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
         """The name of a function that writes one tile's sums to memory.
 
         Apart from what follows them they have all registers to themselves: LLVM would else keep the constants of vector
@@ -369,7 +368,7 @@ class TileWriter(AfterWriter):
             self.sizes.prepare(size)
         inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
         each = self.lines_a_step(rows, vectors)
-        sums = self.sums(inner, sides, [left, right, target], begin, rows, vectors, each)
+        sums = self.sums(inner, sides, [left, right, target], rows, vectors, each)
         for k, value in enumerate(sums):
             self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         self.w.ret()
@@ -388,16 +387,10 @@ class TileWriter(AfterWriter):
         return (first, second) if first.moves_with(self.vector) else (second, first)
 
     def sums(
-        self,
-        env: Env,
-        sides: Sides,
-        at: list[Value],
-        begin: list[Value],
-        rows: int,
-        vectors: int,
-        each: Value | None = None,
+        self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int, each: Value | None = None
     ) -> list[Value]:
         """The sums of one tile from the addresses ``at``, row by row."""
+        begin = [const(vector(self.element_type(), self.lanes), 0)] * (rows * vectors)
         return self.sum_level(0, env, sides, at, begin, rows, vectors, each)
 
     def sum_level(
