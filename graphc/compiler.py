@@ -152,11 +152,11 @@ def compiled_program(declared: Declared, options: Options) -> tuple[Compiled, bo
     if options.cache:
         found = disk.lookup(key)
         if found is not None:
-            return Compiled(with_declarations(found.layout, declared), found.object_code), True
+            return Compiled(with_declarations(found.layout, declared), found.objects), True
     made = stages(declared, options)
     compiled = compile_program(made.llvm, made.layout, host())
     if options.cache:
-        disk.keep(key, disk.Entry(made.layout, compiled.object_code, {}))
+        disk.keep(key, disk.Entry(made.layout, compiled.objects, {}))
     return compiled, False
 
 

@@ -39,7 +39,7 @@ from graphc.kernels.lower import lower
 from graphc.kernels.memory import place
 from graphc.llvm.emit import emit
 from graphc.llvm.target import Target
-from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.jit import Native, compile_objects, load
 from graphc.runtime.team import Team
 from graphc.structs import replace
 
@@ -117,7 +117,7 @@ def compiled(graph: Graph, target: Target) -> Compiled:
     """The machine code of a graph."""
     program = place(lower(graph))
     text = emit(program, target)
-    return Compiled(program, text, load(compile_object([text], target), ["step"], target))
+    return Compiled(program, text, load(compile_objects([text], target), ["step"], target))
 
 
 def memory(

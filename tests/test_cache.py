@@ -25,7 +25,7 @@ KEY = cache_key(["a graph", "options"])
 @pytest.fixture(scope="module")
 def entry() -> Entry:
     compiled = handmade.compiled()
-    return Entry(compiled.layout, compiled.object_code, {"seed": 3, "names": ["w"]})
+    return Entry(compiled.layout, compiled.objects, {"seed": 3, "names": ["w"]})
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_entry_comes_back_and_runs(entry: Entry, folder: Path, rng: np.random
     assert found == entry
     assert found is not None
     data = handmade.batch(rng, 5)
-    assert handmade.make_step(Compiled(found.layout, found.object_code))(**data)[0] == handmade.make_step()(**data)[0]
+    assert handmade.make_step(Compiled(found.layout, found.objects))(**data)[0] == handmade.make_step()(**data)[0]
 
 
 def test_folder_and_entries_are_the_users_own(entry: Entry, folder: Path) -> None:
@@ -156,7 +156,7 @@ sys.path.insert(0, "tests")
 import handmade
 from graphc.runtime.cache import Entry, cache_key, keep, lookup
 compiled = handmade.compiled()
-entry = Entry(compiled.layout, compiled.object_code, {})
+entry = Entry(compiled.layout, compiled.objects, {})
 found = 0
 for turn in range(150):
     key = cache_key([str(turn % 3)])

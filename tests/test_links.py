@@ -18,7 +18,7 @@ from graphc.llvm.emit import emit
 from graphc.llvm.target import described, host
 from graphc.look import links_of
 from graphc.pipeline import Declared, Options, stages
-from graphc.runtime.jit import assembly, compile_object
+from graphc.runtime.jit import assembly, compile_objects
 from graphc.runtime.step import Function, TrainStep
 
 N = gc.dim("N")
@@ -82,10 +82,11 @@ def links(name: str) -> Links:
     return _KNOWN[name]
 
 
-def text_section(object_code: bytes) -> bytes:
+def text_section(text: str) -> bytes:
     import llvmlite.binding as llvm
 
-    found = [s.data() for s in llvm.ObjectFileRef.from_data(object_code).sections() if s.is_text()]
+    (code,) = compile_objects([text], host(), n_parts=1)
+    found = [s.data() for s in llvm.ObjectFileRef.from_data(code).sections() if s.is_text()]
     assert found and any(found)
     return b"".join(found)
 
@@ -103,7 +104,7 @@ def test_machine_code_is_the_same_with_and_without_locations(name: str) -> None:
     plain, traced = stages(declared, Options()), stages(declared, Options(), traced=True)
     assert plain.program == traced.program and plain.layout == traced.layout
     assert "!dbg" not in plain.llvm and "!dbg" in traced.llvm
-    codes = [text_section(compile_object([made.llvm], host())) for made in (plain, traced)]
+    codes = [text_section(made.llvm) for made in (plain, traced)]
     assert codes[0] == codes[1]
 
 
@@ -232,7 +233,7 @@ def test_llvm_is_annotated_too() -> None:
     text = annotated(found, found.llvm, "  ;")
     code = [line for line in text.splitlines() if not re.match(r"  ; .* lines? \d", line)]
     assert code == stages(declared_of(mlp()), Options()).llvm.splitlines()
-    compile_object([text], host())  # comments and all
+    compile_objects([text], host())  # comments and all
 
 
 def test_shown_rewrites_say_what_fired_and_why() -> None:

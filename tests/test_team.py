@@ -37,7 +37,7 @@ from graphc.llvm.judge import (
 from graphc.llvm.target import host
 from graphc.llvm.team import LINE_WORDS, MEMBERS, SET_APART
 from graphc.runtime import program
-from graphc.runtime.jit import compile_object, load
+from graphc.runtime.jit import compile_objects, load
 from graphc.runtime.team import team_of, thread_count
 
 ROOT = Path(__file__).parent.parent
@@ -236,7 +236,7 @@ define i32 @run(ptr %ctx, i64 %member, i64 %shift, ptr %team) {{
 }}
 """
         text += "\n".join(judge_texts("run", target.triple).values()).replace("define internal", "define")
-        self.native = load(compile_object([text], target), [RESTS, ALONE, JUDGE], target)
+        self.native = load(compile_objects([text], target), [RESTS, ALONE, JUDGE], target)
         self.words = (ctypes.c_int64 * FIRST_DIM_WORD)()
         for word, value in ((WORD_ALONE, 1000), (WORD_REST, -1), (WORD_CREDIT, 4000), (WORD_RESERVE, 64000)):
             self.words[word] = value

@@ -21,7 +21,7 @@ from graphc.graph.sizes import evaluate
 from graphc.kernels.cost import Cost
 from graphc.kernels.layout import Layout
 from graphc.llvm.target import Target, host
-from graphc.runtime.jit import compile_object, load
+from graphc.runtime.jit import compile_objects, load
 from graphc.structs import dataclass
 
 SIZE = 32  # of a run-time dimension that nobody gave
@@ -150,7 +150,7 @@ def _least_bytes(layout: Layout, dims: Mapping[str, int]) -> int:
 @cache
 def _loops() -> dict[str, Callable[..., object]]:
     target = host()
-    native = load(compile_object([_text(target)], target), ["peak_float", "peak_double", "triad"], target)
+    native = load(compile_objects([_text(target)], target), ["peak_float", "peak_double", "triad"], target)
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     made: dict[str, Callable[..., object]] = {"keep": lambda: native}
     for name, address in native.addresses.items():

@@ -27,7 +27,7 @@ from graphc.kernels.told import Told
 from graphc.llvm.counters import COUNTERS, NOW, TIMED, WANTED_WORD, timing_text
 from graphc.llvm.target import host
 from graphc.runtime.curve import svg_start
-from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.jit import Native, compile_objects, load
 from graphc.runtime.program import Context, Program
 from graphc.structs import dataclass
 
@@ -214,7 +214,7 @@ def _quiet(rows: Ints) -> Doubles:
 
 @cache
 def _timing() -> tuple[Callable[[], int], Callable[[int, int, int, int, int, int], int], Native]:
-    native = load(compile_object([timing_text(host())], host()), [NOW, TIMED], host())
+    native = load(compile_objects([timing_text(host())], host()), [NOW, TIMED], host())
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     now = ctypes.CFUNCTYPE(number)(native.addresses[NOW])
     kinds = (pointer, pointer, number, pointer, pointer, number)

@@ -1,10 +1,10 @@
 """Compiled programs on disk, shared by processes.
 
 An entry is one file, named by its key: magic, payload length, SHA-256 of the payload, then the payload: header length,
-JSON header (the key, the layout and whatever the caller adds), object code. It is written aside and renamed, so that a
-reader sees a whole entry or none; an entry that does not check is removed and rebuilt. Nothing is unpickled. Since an
-entry is run as code, folder and entry must belong to the user and be writable by nobody else. A folder that cannot be
-used means no cache, never an error.
+JSON header (the key, the layout, the objects' lengths and whatever the caller adds), object files. It is written aside
+and renamed, so that a reader sees a whole entry or none; an entry that does not check is removed and rebuilt. Nothing
+is unpickled. Since an entry is run as code, folder and entry must belong to the user and be writable by nobody else. A
+folder that cannot be used means no cache, never an error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from graphc.errors import InternalError
 from graphc.kernels.layout import Layout
 from graphc.structs import dataclass
 
-_MAGIC = b"graphc1\n"
+_MAGIC = b"graphc2\n"
 _HEAD = struct.Struct("<8sQ32s")
 _LENGTH = struct.Struct("<Q")
 _SUFFIX = ".step"
@@ -33,10 +34,10 @@ _MOST_BYTES = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A compiled program: its layout, object code, and whatever its maker wants back (JSON values by name)."""
+    """A compiled program: its layout, object files, and whatever its maker wants back (JSON values by name)."""
 
     layout: Layout
-    object_code: bytes
+    objects: tuple[bytes, ...]
     extra: Mapping[str, object]
 
 
@@ -109,8 +110,10 @@ def lookup(key: str, folder: Path | None = None) -> Entry | None:
 def keep(key: str, entry: Entry, folder: Path | None = None) -> bool:
     """Whether the entry now lies in the folder."""
     folder = cache_folder() if folder is None else folder
-    header = json.dumps({"key": key, "layout": entry.layout.to_json(), "extra": dict(entry.extra)}).encode()
-    payload = _LENGTH.pack(len(header)) + header + entry.object_code
+    lengths = [len(code) for code in entry.objects]
+    head = {"key": key, "layout": entry.layout.to_json(), "objects": lengths, "extra": dict(entry.extra)}
+    header = json.dumps(head).encode()
+    payload = _LENGTH.pack(len(header)) + header + b"".join(entry.objects)
     content = _HEAD.pack(_MAGIC, len(payload), hashlib.sha256(payload).digest()) + payload
     aside = folder / f".{key[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
@@ -143,7 +146,11 @@ def _decode(key: str, content: bytes) -> Entry | None:
         header = json.loads(bytes(payload[start : start + header_length]))
         if header["key"] != key:
             return None
-        return Entry(Layout.from_json(header["layout"]), bytes(payload[start + header_length :]), header["extra"])
+        ends = list(accumulate(header["objects"], initial=start + header_length))
+        if ends[-1] != len(payload):
+            return None
+        objects = tuple(bytes(payload[a:b]) for a, b in pairwise(ends))
+        return Entry(Layout.from_json(header["layout"]), objects, header["extra"])
     except (InternalError, KeyError, TypeError, ValueError):
         return None
 

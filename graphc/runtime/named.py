@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from graphc.errors import FileAccessError
 
@@ -29,8 +30,18 @@ def map_file() -> Path:
     return Path("/tmp") / f"perf-{os.getpid()}.map"
 
 
-def functions(object_code: bytes) -> list[tuple[str, int, int, int]]:
-    """Name, section, offset in it and size of each function of an ELF64 object; none of another kind of object."""
+class Function(NamedTuple):
+    """A function of an object. section: its number; offset: of the function in it; outside: whether others see it."""
+
+    name: str
+    section: int
+    offset: int
+    size: int
+    outside: bool
+
+
+def functions(object_code: bytes) -> list[Function]:
+    """The functions of an ELF64 object; none of another kind of object."""
     import llvmlite.binding as llvm
 
     if object_code[:5] != b"\x7fELF\x02":
@@ -40,21 +51,29 @@ def functions(object_code: bytes) -> list[tuple[str, int, int, int]]:
     found = []
     for name, info, _, section, value, size in _SYMBOL.iter_unpack(table):
         if info & 15 == _FUNCTION and size:
-            found.append((names[name : names.index(b"\0", name)].decode(), section, value, size))
+            text = names[name : names.index(b"\0", name)].decode()
+            found.append(Function(text, section, value, size, bool(info >> 4)))
     return found
 
 
-def note_for_perf(object_code: bytes, addresses: Mapping[str, int]) -> None:
-    """Adds the functions of a loaded object to perf's file. addresses: of its exported symbols, of which one in each
-    section says where that lies. Nothing is done on systems without perf.
+def anchors(objects: Sequence[bytes]) -> list[str]:
+    """A function of each section of each object whose address can be asked for."""
+    found = {(k, f.section): f.name for k, code in enumerate(objects) for f in functions(code) if f.outside}
+    return list(found.values())
+
+
+def note_for_perf(objects: Sequence[bytes], addresses: Mapping[str, int]) -> None:
+    """Adds the functions of loaded objects to perf's file. addresses: the ``anchors`` among them say where each section
+    lies. Nothing is done on systems without perf.
 
     Raises: FileAccessError where the file cannot be written.
     """
     if sys.platform != "linux":
         return
-    known = functions(object_code)
-    base = {section: addresses[name] - value for name, section, value, _ in known if name in addresses}
-    lines = [f"{base[s] + value:x} {size:x} graphc {name}\n" for name, s, value, size in known if s in base]
+    lines = []
+    for known in map(functions, objects):
+        base = {f.section: addresses[f.name] - f.offset for f in known if f.name in addresses}
+        lines += [f"{base[f.section] + f.offset:x} {f.size:x} graphc {f.name}\n" for f in known if f.section in base]
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with os.fdopen(os.open(map_file(), flags, 0o600), "w", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ from graphc.runtime.arguments import (
     scalar,
 )
 from graphc.runtime.fastcall import FastCall
-from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.jit import Native, compile_objects, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
 from graphc.runtime.store import WANTED, Guard, Store
 from graphc.runtime.team import Team, team_of
@@ -63,7 +63,7 @@ class Compiled:
     """Machine code and its layout, as the cache keeps them."""
 
     layout: Layout
-    object_code: bytes
+    objects: tuple[bytes, ...]
 
 
 def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[str] = ()) -> Compiled:
@@ -77,7 +77,7 @@ def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[
         texts.append(epoch.module_text(layout, fma=target.fma))
     if fastcall_text.fast_inputs(layout):
         texts.append(fastcall_text.module_text(layout, fma=target.fma))
-    return Compiled(layout, compile_object(texts, target, passes))
+    return Compiled(layout, compile_objects(texts, target, passes))
 
 
 class Context:
@@ -134,7 +134,7 @@ class Program:
         self.averaged = epoch.averaged(layout) if fits else ()
         symbols = [layout.symbol, *symbols, *(epoch.SYMBOLS if fits else ())]
         symbols += fastcall_text.SYMBOLS if fastcall_text.fast_inputs(layout) else ()
-        self._native: Native = load(compiled.object_code, symbols, target)
+        self._native: Native = load(compiled.objects, symbols, target)
         self._released: Entry = _WITHOUT_LOCK(self._native.addresses[layout.symbol])
         self._held: Entry = _WITH_LOCK(self._native.addresses[layout.symbol])
         self._address_of = quick_address if reads_addresses() else plain_address

@@ -34,7 +34,7 @@ from graphc.llvm.team import (
     n_words,
     worker_text,
 )
-from graphc.runtime.jit import Native, compile_object, load
+from graphc.runtime.jit import Native, compile_objects, load
 from graphc.runtime.memory import zeroed
 
 VARIABLE = "GRAPHC_THREADS"
@@ -132,7 +132,7 @@ def team_of(size: int) -> Team:
                 os.register_at_fork(after_in_child=_forget)
         if size not in _teams:
             target = host()
-            native = load(compile_object([worker_text(target)], target), [WORKER, APART], target)
+            native = load(compile_objects([worker_text(target)], target), [WORKER, APART], target)
             _teams[size] = Team(size, native)
         return _teams[size]
 

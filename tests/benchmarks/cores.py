@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from graphc.llvm.target import host
-from graphc.runtime.jit import compile_object, load
+from graphc.runtime.jit import compile_objects, load
 
 TURNS, STEPS = 20_000, 200_000
 CHAINS = 10  # sums at once, so that none waits for its last addition
@@ -79,7 +79,7 @@ class Cores:
     def __init__(self) -> None:
         self.numbers = sorted(os.sched_getaffinity(0))[:2]
         target = host()
-        self.native = load(compile_object([text(target.triple)], target), ["bounce", "work"], target)
+        self.native = load(compile_objects([text(target.triple)], target), ["bounce", "work"], target)
         self.bounce = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
             self.native.addresses["bounce"]
         )

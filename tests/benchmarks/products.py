@@ -34,7 +34,7 @@ from graphc.kernels.lower import lower  # noqa: E402
 from graphc.kernels.memory import place  # noqa: E402
 from graphc.llvm.emit import emit  # noqa: E402
 from graphc.llvm.target import host  # noqa: E402
-from graphc.runtime.jit import compile_object, load  # noqa: E402
+from graphc.runtime.jit import compile_objects, load  # noqa: E402
 
 LAYERS = ((8, 16), (64, 128), (128, 10), (784, 256), (512, 256), (1024, 1024), (61, 127), (257, 509), (2048, 512))
 BATCHES = (1, 8, 32, 61, 128, 256, 512)
@@ -94,7 +94,7 @@ class Graphc:
         kind = DTYPES[dtype]
         graph.outputs = {"c": product(graph, leaf(graph, "a", left, kind), leaf(graph, "b", right, kind), FORMS[form])}
         self.program = place(lower(graph))
-        self.native = load(compile_object([emit(self.program, host()), REPEAT], host()), ["repeat"], host())
+        self.native = load(compile_objects([emit(self.program, host()), REPEAT], host()), ["repeat"], host())
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(self.native.addresses["repeat"])
 
     def on(self, a: Array, b: Array, batch: int) -> tuple[Callable[[int], None], Array, list[object]]:
@@ -117,7 +117,7 @@ class OpenBLAS:
         symbol = f"scipy_cblas_{'s' if dtype == 'float32' else 'd'}gemm64_"
         self.gemm = ctypes.cast(getattr(self.library, symbol), ctypes.c_void_p)
         text = GEMM.replace("TYPE", "float" if dtype == "float32" else "double")
-        self.native = load(compile_object([text], host()), ["gemm"], host())
+        self.native = load(compile_objects([text], host()), ["gemm"], host())
         flag, size, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
         kinds = [pointer, flag, flag, size, size, size, pointer, size, pointer, size, pointer, size]
         self.function = ctypes.CFUNCTYPE(None, *kinds)(self.native.addresses["gemm"])
