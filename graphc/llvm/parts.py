@@ -1,8 +1,8 @@
 """One module cut into several that hold its functions between them, for code generators that run side by side.
 
-A function's machine code does not depend on what else its module holds, so the parts' is that of the whole. The text is
-as ``llvm/text.py`` writes it: a line for a global, a declaration or a metadata node, and functions that end with ``}``
-on a line of its own. Each part has the constants that it uses; a variable is the first's.
+A function's machine code does not depend on what else its module holds, so the parts' is that of the whole. The text
+is as ``llvm/module.py`` writes it: a line for a global, a declaration or a metadata node, and functions that end with
+``}`` on a line of its own. Each part has the constants that it uses; a variable is the first's.
 """
 
 from __future__ import annotations
