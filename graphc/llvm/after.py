@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from graphc.kernels.form import LANES, Access
 from graphc.kernels.schedule import nominal
-from graphc.llvm.access import CONTEXT, HEAD, I64, Env
+from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.nest import NestWriter
 from graphc.llvm.scalars import MEMORY
-from graphc.llvm.sizes import Sizes
-from graphc.llvm.text import Value, Writer, const, vector
+from graphc.llvm.text import Value, const, vector
 
 INLINE_POST = 150  # instructions of all registers; a longer post program is written once, over the tile in memory
 FAR_BYTES = 1 << 22  # of all arrays of a program, beyond which no inner cache holds them from one step to the next
@@ -57,31 +56,23 @@ class AfterWriter(NestWriter):
     def lines_function(self, rows: int) -> str:
         """The name of the function that does so for all tiles of a nest."""
         name, far = f"{self.nest.name}_lines", self.far()
-        module = self.w.module
-        if name in module.functions:
+        if name in self.w.module.functions:
             return name
         index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
         vectors = Value("%vectors", I64)
-        caller, sizes, pointers = self.w, self.sizes, self.pointers
-        w = self.w = Writer(module)
-        self.at("reduce", 0)
-        self.pointers = {k: self.locate(w, k) for k in dict.fromkeys(access.buffer for access in far)}
-        self.sizes = Sizes(w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
-            self.sizes.prepare(size)
-        env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-        step, depth = len(far) * rows, self.nest.extents[self.nest.n_out]
-        if isinstance(depth, int) and depth >= step * self.nest.schedule.tile[1]:
-            self.each_line(env, rows, vectors, note=True)
-        else:
-            many = w.if_(self.fetches(w.mul(vectors, const(I64, step))))
-            self.each_line(env, rows, vectors, note=True)
-            w.else_(many)
-            self.each_line(env, rows, vectors, note=False)
-            w.end_if(many)
-        w.ret()
-        module.define(name, "void", [CONTEXT, LINES, *index, vectors], w, "internal", "noinline")
-        self.w, self.sizes, self.pointers = caller, sizes, pointers
+        with self.function(name, [LINES, *index, vectors], dict.fromkeys(access.buffer for access in far)):
+            self.at("reduce", 0)
+            env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+            step, depth = len(far) * rows, self.nest.extents[self.nest.n_out]
+            if isinstance(depth, int) and depth >= step * self.nest.schedule.tile[1]:
+                self.each_line(env, rows, vectors, note=True)
+            else:
+                w = self.w
+                many = w.if_(self.fetches(w.mul(vectors, const(I64, step))))
+                self.each_line(env, rows, vectors, note=True)
+                w.else_(many)
+                self.each_line(env, rows, vectors, note=False)
+                w.end_if(many)
         return name
 
     def each_line(self, env: Env, rows: int, vectors: Value, note: bool) -> None:
@@ -164,34 +155,24 @@ class AfterWriter(NestWriter):
         """The name of the function that runs the post program on a tile in memory and stores: written once a nest, for
         whole vectors and for a masked one."""
         name = f"{self.nest.name}_post"
-        module = self.w.module
-        if name in module.functions:
+        if name in self.w.module.functions:
             return name
         memory = Value("%memory", "ptr")
         index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
         rows, whole, rest, across = (Value(text, I64) for text in ("%rows", "%whole", "%rest", "%across"))
-        caller, sizes, pointers = self.w, self.sizes, self.pointers
-        w = self.w = Writer(module)
-        self.at(*HEAD)
-        self.pointers = {k: self.locate(w, k) for k in pointers}
-        self.sizes = Sizes(w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
-            self.sizes.prepare(size)
-        env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-        self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
-        extent = self.nest.extents[self.vector]
-        if not isinstance(extent, int) or extent >= self.lanes:
-            self.whole_columns(env, memory, kind, rows, whole, across)
-        if self.ends_masked():
-            masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
-            env = env.inner(mask=w.lane_mask(self.lanes, rest))
-            inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
-            self.memory_rows(inner, memory, kind, whole, rows, across)
-            w.end_if(masked)
-        w.ret()
-        params = [CONTEXT, memory, *index, rows, whole, rest, across]
-        module.define(name, "void", params, w, "internal", "noinline")
-        self.w, self.sizes, self.pointers = caller, sizes, pointers
+        with self.function(name, [memory, *index, rows, whole, rest, across], self.pointers):
+            w = self.w
+            env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+            self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
+            extent = self.nest.extents[self.vector]
+            if not isinstance(extent, int) or extent >= self.lanes:
+                self.whole_columns(env, memory, kind, rows, whole, across)
+            if self.ends_masked():
+                masked = w.if_(w.icmp("sgt", rest, const(I64, 0)))
+                env = env.inner(mask=w.lane_mask(self.lanes, rest))
+                inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
+                self.memory_rows(inner, memory, kind, whole, rows, across)
+                w.end_if(masked)
         return name
 
     def whole_columns(self, env: Env, memory: Value, kind: str, rows: Value, whole: Value, across: Value) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from graphc.llvm.access import CONTEXT, I64, Env
-from graphc.llvm.sizes import Sizes
 from graphc.llvm.sums import product_added
 from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.llvm.tile import TileWriter
@@ -121,17 +120,17 @@ class DotsWriter(TileWriter):
         clamped: columns beyond the ``last`` are read as that one, and no store will use them.
         """
         name = f"{self.nest.name}_dots{rows}{'_clamped' if clamped else ''}"
-        module = self.w.module
-        if name in module.functions:
-            return name
-        caller, sizes = self.w, self.sizes
-        w = self.w = Writer(module)
-        self.at("reduce", 0)
-        self.sizes = Sizes(w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
-            self.sizes.prepare(size)
-        source, line, out = Value("%source", "ptr"), Value("%line", "ptr"), Value("%out", "ptr")
-        last = Value("%last", I64)
+        if name not in self.w.module.functions:
+            source, line, out = Value("%source", "ptr"), Value("%line", "ptr"), Value("%out", "ptr")
+            last = Value("%last", I64)
+            with self.function(name, [source, line, out, last]):
+                self.at("reduce", 0)
+                self.write_dots(source, line, out, last, rows, clamped)
+        return name
+
+    def write_dots(self, source: Value, line: Value, out: Value, last: Value, rows: int, clamped: bool) -> None:
+        """Writes the dot products of the columns at ``source`` and the rows at ``line`` to ``out``."""
+        w = self.w
         n, scalar = self.lanes, self.element_type()
         right, left = self.operands()
         step = left.flat.stride(self.nest.schedule.tile_row)
@@ -155,10 +154,6 @@ class DotsWriter(TileWriter):
                 place = w.gep(out, w.add(loop.index, const(I64, r * n)), scalar)
                 w.store(part, place, size_bytes(scalar) * count)
         w.end_loop(loop)
-        w.ret()
-        module.define(name, "void", [CONTEXT, source, line, out, last], w, "internal", "noinline")
-        self.w, self.sizes = caller, sizes
-        return name
 
     def along(self, lines: Sequence[Value], starts: Sequence[Value]) -> list[Value]:
         """A register of partial sums for each of the rows at ``lines`` with each of the columns at ``starts``."""

@@ -6,7 +6,8 @@ computed in an inner loop. What does not depend on the vector variable stays a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from graphc.graph.dtypes import DTYPES, DType
@@ -14,7 +15,7 @@ from graphc.graph.scalar import Instr, const_value
 from graphc.graph.sizes import product
 from graphc.kernels.form import Access, Buffer, Code, Condition, Nest, Reduction
 from graphc.kernels.split import divided_level, lanes_of
-from graphc.llvm.access import I64, MEMBER, SHIFT, Accesses, Env, Places
+from graphc.llvm.access import CONTEXT, HEAD, I64, MEMBER, SHIFT, Accesses, Env, Places
 from graphc.llvm.scalars import MEMORY, TYPES, emit_cast, emit_primitive, is_float
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, lanes, vector
@@ -55,6 +56,24 @@ class NestWriter(Accesses):
         self.level = {v: k + 1 for k, v in enumerate(self.order)}
         self.lanes = lanes_of(nest, buffers) if self.vector >= 0 else 0
         self.depends = {"body": self._dependence(nest.body), "post": self._dependence(nest.post)}
+
+    @contextmanager
+    def function(self, name: str, params: Sequence[Value], pointers: Iterable[int] = ()) -> Iterator[None]:
+        """What is written meanwhile is the body of a function of the module, whose first parameter is the context.
+
+        pointers: the buffers whose addresses it needs; like sizes they are read anew there.
+        """
+        caller, sizes, known = self.w, self.sizes, self.pointers
+        self.w = Writer(caller.module)
+        self.at(*HEAD)
+        self.pointers = {k: self.locate(self.w, k) for k in pointers}
+        self.sizes = Sizes(self.w, CONTEXT, sizes.dims)
+        for size in sizes.prepared():
+            self.sizes.prepare(size)
+        yield
+        self.w.ret()
+        self.w.module.define(name, "void", [CONTEXT, *params], self.w, "internal", "noinline")
+        self.w, self.sizes, self.pointers = caller, sizes, known
 
     # Dependence
 

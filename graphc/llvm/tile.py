@@ -16,10 +16,9 @@ from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE, nominal
 from graphc.llvm.access import CONTEXT, I64, Env
 from graphc.llvm.after import LINES, AfterWriter
 from graphc.llvm.panel import line, pack
-from graphc.llvm.sizes import Sizes
 from graphc.llvm.sums import product_added, tile_sums
 from graphc.llvm.target import Target
-from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
+from graphc.llvm.text import Value, const, element, size_bytes, vector
 from graphc.structs import dataclass, replace
 
 AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
@@ -355,25 +354,17 @@ class TileWriter(AfterWriter):
         kind = "_packed" if sides.packed else "_fills" if sides.fills else ""
         name = f"{self.nest.name}_{rows}x{vectors}{kind}{'_masked' if env.mask else ''}"
         name += "_upright" if self.way.upright else ""
-        module = self.w.module
-        if name in module.functions:
+        if name in self.w.module.functions:
             return name
         left, right, target, out = (Value(text, "ptr") for text in ("%left", "%right", "%target", "%out"))
         count = Value("%count", I64)
-        caller, sizes = self.w, self.sizes
-        self.w = Writer(module)
-        self.at("reduce", 0)
-        self.sizes = Sizes(self.w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
-            self.sizes.prepare(size)
-        inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
-        each = self.lines_a_step(rows, vectors)
-        sums = self.sums(inner, sides, [left, right, target], rows, vectors, each)
-        for k, value in enumerate(sums):
-            self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
-        self.w.ret()
-        module.define(name, "void", [CONTEXT, left, right, target, out, count, LINES], self.w, "internal", "noinline")
-        self.w, self.sizes = caller, sizes
+        with self.function(name, [left, right, target, out, count, LINES]):
+            self.at("reduce", 0)
+            inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
+            each = self.lines_a_step(rows, vectors)
+            sums = self.sums(inner, sides, [left, right, target], rows, vectors, each)
+            for k, value in enumerate(sums):
+                self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         return name
 
     def at_load(self, access: Access) -> int:
