@@ -24,6 +24,7 @@ from graphc.structs import dataclass, replace
 AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
 FEW_TERMS = 5  # of a sum, so few that writing the result takes longer
 LARGE_BYTES = 1 << 18  # of a result that leaves the inner caches while it is written
+LONG_DEPTH = 64  # terms of a sum beside which a call of a tile takes no time
 SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
 LANES_BITS = 512  # of a vector in LLVM text
 
@@ -47,12 +48,14 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
-    latter from a panel; ``fills``: which they are copied into on the way."""
+    latter from a panel; ``fills``: which they are copied into on the way; ``step``: from one line of them to the next,
+    where that is known when the program runs."""
 
     left: Access
     right: Access
     packed: bool
     fills: bool
+    step: Value | None = None
 
 
 def fitted(nest: Nest, target: Target) -> Nest:
@@ -303,7 +306,14 @@ class TileWriter(AfterWriter):
             w.location = before
             self.leave_memory(env, memory, kind, rows, vectors)
             return
-        if self.is_short() and self.tile_rows > 0:  # few rows are not worth much code
+        if self.is_short() and self.tile_rows > 0 and not (fills and self.is_long()):  # few rows aren't worth much code
+            if self.is_long():
+                step = self.sizes.value(vectors * self.lanes if sides.packed else right.flat.stride(self.nest.n_out))
+                index = [env.index[v] for v in self.nest.schedule.order]
+                name = self.cells_function(env, sides, rows, vectors)
+                w.call(name, "void", [CONTEXT, start, start_right, step, *index, self.last_count(env, vectors)])
+                w.location = before
+                return
             sums = self.sums(env, sides, [start, start_right, target], rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
@@ -367,6 +377,32 @@ class TileWriter(AfterWriter):
                 self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         return name
 
+    def is_long(self) -> bool:
+        """Whether a tile takes long enough to pay for a call, so that it is written once for all ways."""
+        nest = self.nest
+        if len(nest.reduced) > 1 or nest.guards or self.stretch is not None or self.way.upright:
+            return False
+        depth = nest.extents[nest.n_out]
+        return not isinstance(depth, int) or depth >= LONG_DEPTH
+
+    def cells_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
+        """The name of a function that writes one tile's cells: its sums, and what follows them in registers."""
+        name = f"{self.nest.name}_{rows}x{vectors}_cells{'_masked' if env.mask else ''}"
+        if name in self.w.module.functions:
+            return name
+        left, right = Value("%left", "ptr"), Value("%right", "ptr")
+        step, count = Value("%step", I64), Value("%count", I64)
+        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
+        with self.function(name, [left, right, step, *index, count], self.pointers):
+            self.at("reduce", 0)
+            inner = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+            self.evaluate_without(inner, (self.vector, self.nest.schedule.tile_row))
+            inner = inner.inner(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
+            sides = replace(sides, packed=False, step=step)
+            sums = self.sums(inner, sides, [left, right, Value("null", "ptr")], rows, vectors)
+            self.leave_registers(inner, sums, rows, vectors)
+        return name
+
     def at_load(self, access: Access) -> int:
         """From here on instructions come from the load of an operand; gives what they came from before."""
         number = self.nest.loads.index(access)
@@ -411,6 +447,8 @@ class TileWriter(AfterWriter):
             w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
             for p, step, kind in zip(at, steps, kinds, strict=True)
         ]
+        if sides.step is not None:
+            moved[1] = w.gep(at[1], w.mul(loop.index, sides.step), kinds[1])
         if each is not None:
             self.fetch(loop.index, each)
         after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
