@@ -86,6 +86,7 @@ class DotsWriter(TileWriter):
                 name = self.dots(count, mask is not None)
                 w.call(name, "void", [CONTEXT, source, at, w.gep(found, first, kind), last])
 
+            self.does_work = True
             self.groups(rows, dots)
             down = w.loop(const(I64, 0), rows, const(I64, 1))
             self.cell(inner, down.index, w.load(kind, w.gep(found, down.index, kind), 64))

@@ -151,9 +151,10 @@ def _function(
         tiled = DotsWriter if how.dots else ColumnsWriter if how.upright else TileWriter
         plain = RunningWriter if how.running >= 0 else RowsWriter if how.rows >= 0 else NestWriter
         writer = tiled if how.tile_row >= 0 else plain
-        writer(w, kernel, program.buffers, locate, sizes, places).write()
+        written = writer(w, kernel, program.buffers, locate, sizes, places)
+        written.write()
         w.ret()
-        module.define(name, "void", [CONTEXT, MEMBER, SHIFT], w, "internal", "noinline")
+        module.define(name, "void", [CONTEXT, MEMBER, SHIFT], w, "internal", written.attributes)
         return
     check = _index_check if isinstance(kernel, IndexCheck) else _finite_check
     check(w, kernel, program.buffers[kernel.buffer], locate(w, kernel.buffer), sizes)  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ class NestWriter(Accesses):
         places: Places,
     ) -> None:
         self.w = w
+        self.attributes = "noinline"  # of the function that the nest is written into
         self.places = places
         self.nest = nest
         self.buffers = buffers

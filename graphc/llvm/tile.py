@@ -74,10 +74,12 @@ def fitted(nest: Nest, target: Target) -> Nest:
 class TileWriter(AfterWriter):
     """Writes a nest whose schedule has a register tile. Its body is the product of its first two loads.
 
-    way: that which is being written; tile_rows, across: rows and vectors of its tiles."""
+    way: that which is being written; tile_rows, across: rows and vectors of its tiles. does_work: whether more is written
+    here than loops that call functions, which LLVM need not optimise."""
 
     way: Way
     tile_rows, across = 0, 0
+    does_work = False
 
     def output_level(self, k: int, env: Env) -> None:
         """The loops of other output variables, then columns of tiles, then rows of tiles."""
@@ -115,6 +117,7 @@ class TileWriter(AfterWriter):
             panel = None
             if way.packed:
                 before = self.at_load(right)
+                self.does_work |= not on_the_way and right.flat.stride(column) == 1
                 panel = self.pointers[self.nest.scratch] if on_the_way else pack(self, inner, right, vectors)
                 self.w.location = before
 
@@ -179,6 +182,8 @@ class TileWriter(AfterWriter):
         env = Env()
         self.at_level("post", 0, env)
         self.all_points(env)
+        if not self.does_work:
+            self.attributes += " optnone"
 
     def column_blocks(self, turn: Turn, divided: bool) -> None:
         """Tiles along the columns: as many full ones as fit, the rest in vectors, the last one masked."""
@@ -314,6 +319,7 @@ class TileWriter(AfterWriter):
                 w.call(name, "void", [CONTEXT, start, start_right, step, *index, self.last_count(env, vectors)])
                 w.location = before
                 return
+            self.does_work = True
             sums = self.sums(env, sides, [start, start_right, target], rows, vectors)
             w.location = before
             self.leave_registers(env, sums, rows, vectors)
@@ -378,12 +384,12 @@ class TileWriter(AfterWriter):
         return name
 
     def is_long(self) -> bool:
-        """Whether a tile takes long enough to pay for a call, so that it is written once for all ways."""
+        """Whether a tile takes long enough, for every batch, to pay for a call: then it is written once for all ways."""
         nest = self.nest
         if len(nest.reduced) > 1 or nest.guards or self.stretch is not None or self.way.upright:
             return False
         depth = nest.extents[nest.n_out]
-        return not isinstance(depth, int) or depth >= LONG_DEPTH
+        return isinstance(depth, int) and depth >= LONG_DEPTH
 
     def cells_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
         """The name of a function that writes one tile's cells: its sums, and what follows them in registers."""
