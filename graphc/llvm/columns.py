@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from graphc.kernels.form import Access
 from graphc.llvm.access import I64, Env
+from graphc.llvm.cells import Sides, Way
 from graphc.llvm.panel import turned_rows
 from graphc.llvm.sums import product_added
 from graphc.llvm.text import Value, const, size_bytes, vector
-from graphc.llvm.tile import Sides, TileWriter, Way
+from graphc.llvm.tile import TileWriter
 
 SHORT_SUM = 4  # terms
 

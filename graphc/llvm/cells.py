@@ -1,0 +1,261 @@
+"""One tile of a matrix product as LLVM: rows by vector columns held in registers while the summed variables run.
+
+Each turn of the innermost loop loads ``rows`` numbers of the left operand and ``vectors`` registers of the right one,
+and adds ``rows * vectors`` products, in the order of the summed index (Goto and van de Geijn 2008, section 4; the right
+operand is packed where that pays, the left one never). What is done to the result (bias, activation, update) runs on
+the tile before it leaves the cache (``after.py``).
+"""
+
+from __future__ import annotations
+
+from graphc.graph.sizes import SizeLike
+from graphc.kernels.form import Access
+from graphc.kernels.schedule import FEW_ROWS
+from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.after import LINES, AfterWriter
+from graphc.llvm.panel import line
+from graphc.llvm.sums import product_added, tile_sums
+from graphc.llvm.text import Value, const, element, size_bytes, vector
+from graphc.structs import dataclass, replace
+
+AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
+LONG_DEPTH = 64  # terms of a sum beside which a call of a tile takes no time
+SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a product runs where a condition holds, or, without one, in all other cases. tile: rows and vectors; 0 rows
+    stand for all, fewer than ``FEW_ROWS``. packed: whether the right operand is copied into the panel. upright: whether
+    the sums run with the rows in lanes. by_row: whether all tiles of a row come before those of the next."""
+
+    when: Value | None
+    tile: tuple[int, int]
+    packed: bool
+    upright: bool = False
+    by_row: bool = False
+
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
+    latter from a panel; ``fills``: which they are copied into on the way; ``step``: from one line of them to the next,
+    where that is known when the program runs."""
+
+    left: Access
+    right: Access
+    packed: bool
+    fills: bool
+    step: Value | None = None
+
+
+class CellsWriter(AfterWriter):
+    """The part of a product's writer that writes one tile.
+
+    way: how the product runs where it is being written; tile_rows: the rows of that way's tiles. does_work: whether
+    more is written here than loops that call functions, which LLVM need not optimise."""
+
+    way: Way
+    tile_rows = 0
+    does_work = False
+
+    def tile(self, env: Env, rows: int, vectors: int, panel: Value | None, fills: bool) -> None:
+        """One tile: its sums over all reduced variables, then the post program and the stores. It reads the right
+        operand from the panel, if there is one, or fills it."""
+        w = self.w
+        kind = vector(self.element_type(), self.lanes)
+        right, left = self.operands()
+        before = self.at("reduce", 0)
+        start = w.gep(self.pointers[left.buffer], self.offset(left.flat, env), self.memory(left))
+        if panel is None or fills:
+            start_right = w.gep(self.pointers[right.buffer], self.offset(right.flat, env), self.memory(right))
+        else:
+            start_right = panel
+        sides = Sides(left, right, panel is not None and not fills, fills)
+        if not fills and self.is_rest(rows):
+            memory = self.rest_sums(env, [start, start_right], panel is not None, kind, rows, vectors)
+        elif not self.is_short() or self.tile_rows == 0 or (fills and self.is_long()):  # few are not worth much code
+            ahead = self.lines_ahead(env, rows, vectors)
+            memory = w.alloca(kind, rows * vectors)
+            target = panel if panel is not None and fills else Value("null", "ptr")
+            name = self.sums_function(env, sides, rows, vectors)
+            count = self.last_count(env, vectors)
+            w.call(name, "void", [CONTEXT, start, start_right, target, memory, count, ahead])
+        else:
+            self.cells(env, sides, [start, start_right, panel or Value("null", "ptr")], rows, vectors)
+            w.location = before
+            return
+        w.location = before
+        self.leave_memory(env, memory, kind, rows, vectors)
+
+    def cells(self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int) -> None:
+        """The sums of one tile from the addresses ``at``, and what follows them in registers."""
+        if not self.is_long():
+            self.does_work = True
+            self.leave_registers(env, self.sums(env, sides, at, rows, vectors), rows, vectors)
+            return
+        stride = vectors * self.lanes if sides.packed else sides.right.flat.stride(self.nest.n_out)
+        index = [env.index[v] for v in self.nest.schedule.order]
+        name = self.cells_function(env, sides, rows, vectors)
+        arguments = [*at[:2], self.sizes.value(stride), *index, self.last_count(env, vectors)]
+        self.w.call(name, "void", [CONTEXT, *arguments])
+
+    def is_rest(self, rows: int) -> bool:
+        """Whether a tile's sums are made by a function of the module: one with fewer rows than others of its way, and
+        more than a few terms."""
+        nest = self.nest
+        full = min(self.tile_rows or FEW_ROWS, nest.schedule.tile[0])
+        if rows >= full or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
+            return False
+        depth = nest.extents[nest.n_out]
+        return not isinstance(depth, int) or depth >= SHORT_DEPTH
+
+    def rest_sums(self, env: Env, at: list[Value], packed: bool, kind: str, rows: int, vectors: int) -> Value:
+        """The memory of the sums of a tile, which a function of the module makes from the addresses ``at``."""
+        w, variable = self.w, self.nest.n_out
+        right, left = self.operands()
+        strides = [left.flat.stride(self.nest.schedule.tile_row), left.flat.stride(variable)]
+        strides.append(vectors * self.lanes if packed else right.flat.stride(variable))
+        shape = [self.sizes.value(size) for size in (self.nest.extents[variable], *strides)]
+        memory = w.alloca(kind, rows * vectors)
+        name = tile_sums(w.module, kind, rows, vectors, env.mask is not None and not packed)
+        w.call(name, "void", [*at, memory, self.last_count(env, vectors), *shape])
+        return memory
+
+    def last_count(self, env: Env, vectors: int) -> Value:
+        """How many lanes of a tile's last vector there are."""
+        if env.mask is None:
+            return const(I64, self.lanes)
+        first = self.w.add(env.index[self.vector], const(I64, (vectors - 1) * self.lanes))
+        return self.w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
+
+    def sums_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
+        """The name of a function that writes one tile's sums to memory.
+
+        Apart from what follows them they have all registers to themselves: LLVM would else keep the constants of vector
+        maths in some, and accumulators on the stack.
+        """
+        kind = "_packed" if sides.packed else "_fills" if sides.fills else ""
+        name = f"{self.nest.name}_{rows}x{vectors}{kind}{'_masked' if env.mask else ''}"
+        name += "_upright" if self.way.upright else ""
+        if name in self.w.module.functions:
+            return name
+        left, right, target, out = (Value(text, "ptr") for text in ("%left", "%right", "%target", "%out"))
+        count = Value("%count", I64)
+        with self.function(name, [left, right, target, out, count, LINES]):
+            self.at("reduce", 0)
+            inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
+            each = self.lines_a_step(rows, vectors)
+            sums = self.sums(inner, sides, [left, right, target], rows, vectors, each)
+            for k, value in enumerate(sums):
+                self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
+        return name
+
+    def is_long(self) -> bool:
+        """Whether a tile takes long enough for every batch to pay for a call; then it is written once for all ways."""
+        nest = self.nest
+        if len(nest.reduced) > 1 or nest.guards or self.stretch is not None or self.way.upright:
+            return False
+        depth = nest.extents[nest.n_out]
+        return isinstance(depth, int) and depth >= LONG_DEPTH
+
+    def cells_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
+        """The name of a function that writes one tile's cells: its sums, and what follows them in registers."""
+        name = f"{self.nest.name}_{rows}x{vectors}_cells{'_masked' if env.mask else ''}"
+        if name in self.w.module.functions:
+            return name
+        left, right = Value("%left", "ptr"), Value("%right", "ptr")
+        step, count = Value("%step", I64), Value("%count", I64)
+        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
+        with self.function(name, [left, right, step, *index, count], self.pointers):
+            self.at("reduce", 0)
+            inner = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
+            self.evaluate_without(inner, (self.vector, self.nest.schedule.tile_row))
+            inner = inner.inner(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
+            sides = replace(sides, packed=False, step=step)
+            sums = self.sums(inner, sides, [left, right, Value("null", "ptr")], rows, vectors)
+            self.leave_registers(inner, sums, rows, vectors)
+        return name
+
+    def at_load(self, access: Access) -> int:
+        """From here on instructions come from the load of an operand; gives what they came from before."""
+        number = self.nest.loads.index(access)
+        return self.at("body", next(k for k, i in enumerate(self.nest.body.instrs) if i.attr == number))
+
+    def operands(self) -> tuple[Access, Access]:
+        """The load that moves with the columns, and the one that does not."""
+        first, second = self.nest.loads[0], self.nest.loads[1]
+        return (first, second) if first.moves_with(self.vector) else (second, first)
+
+    def sums(
+        self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int, each: Value | None = None
+    ) -> list[Value]:
+        """The sums of one tile from the addresses ``at``, row by row."""
+        begin = [const(vector(self.element_type(), self.lanes), 0)] * (rows * vectors)
+        return self.sum_level(0, env, sides, at, begin, rows, vectors, each)
+
+    def sum_level(
+        self,
+        j: int,
+        env: Env,
+        sides: Sides,
+        at: list[Value],
+        sums: list[Value],
+        rows: int,
+        vectors: int,
+        each: Value | None = None,
+    ) -> list[Value]:
+        """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it. each: of the
+        lines of ``LINES`` that are asked for at every step, in 65536ths."""
+        w = self.w
+        if j == len(self.nest.reduced):
+            return self.multiply(env, sides, at, sums, rows, vectors)
+        variable = self.nest.reduced[j]
+        start, stop = self.bounds(variable, env)
+        loop = w.loop(start, stop, const(I64, 1), sums)
+        line = vectors * self.lanes
+        steps = [sides.left.flat.stride(variable), line if sides.packed else sides.right.flat.stride(variable)]
+        steps.append(line if sides.fills else 0)
+        kinds = [self.memory(sides.left), self.memory(sides.right), self.memory(sides.right)]
+        moved = [
+            w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
+            for p, step, kind in zip(at, steps, kinds, strict=True)
+        ]
+        if sides.step is not None:
+            moved[1] = w.gep(at[1], w.mul(loop.index, sides.step), kinds[1])
+        if each is not None:
+            self.fetch(loop.index, each)
+        after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
+        return w.end_loop(loop, after)
+
+    def multiply(
+        self, env: Env, sides: Sides, at: list[Value], sums: list[Value], rows: int, vectors: int
+    ) -> list[Value]:
+        """One product a cell of the tile."""
+        w = self.w
+        whole = env.inner(mask=None) if sides.packed else env
+        before = self.at_load(sides.right)
+        columns = [line(self, whole, sides.right, at[1], c, vectors) for c in range(vectors)]
+        if sides.fills:
+            ahead = self.multiple(sides.right.flat.stride(self.nest.n_out), AHEAD)
+            for c, value in enumerate(columns):
+                later = w.add(ahead, const(I64, c * self.lanes))
+                w.prefetch(w.gep(at[1], later, self.memory(sides.right)), False)
+                w.store(value, w.gep(at[2], const(I64, c), value.type), size_bytes(element(value.type)) * self.lanes)
+        result: list[Value] = []
+        for r in range(rows):
+            step = self.multiple(sides.left.flat.stride(self.nest.schedule.tile_row), r)
+            self.at_load(sides.left)
+            number = w.load(self.memory(sides.left), w.gep(at[0], step, self.memory(sides.left)))
+            wide = w.splat(number, self.lanes)
+            w.location = before
+            for c in range(vectors):
+                result.append(product_added(w, wide, columns[c], sums[r * vectors + c]))
+        return result
+
+    def multiple(self, stride: SizeLike, times: int) -> Value:
+        """A stride times a number, as a constant where both are known."""
+        if isinstance(stride, int):
+            return const(I64, stride * times)
+        return self.w.mul(self.sizes.value(stride), const(I64, times))
