@@ -14,23 +14,12 @@ from graphc.errors import InternalError
 from graphc.graph.dtypes import DType, Number, boolean, float32, float64, int32, int64
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar, const_value
-from graphc.rewrite.engine import (
-    Options,
-    PlainBuilder,
-    Rule,
-    Table,
-    check_table,
-    exact,
-    finite,
-    normalise,
-    rounding,
-    rule_set,
-    sides,
-    table,
-)
+from graphc.rewrite.engine import normalise
 from graphc.rewrite.patterns import Const, Var, function, variables
 from graphc.rewrite.ranges import Range
+from graphc.rewrite.rule_sets import Options, rule_set
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE, TABLES, stabilise_body
+from graphc.rewrite.tables import PlainBuilder, Rule, Table, check_table, exact, finite, rounding, sides, table
 
 Array = NDArray[np.generic]
 RULES = [rule for each in TABLES for rule in each.rules]

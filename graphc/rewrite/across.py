@@ -14,7 +14,7 @@ from graphc.graph.dtypes import DType
 from graphc.graph.formula import Affine, Formula, Read
 from graphc.graph.graph import Node
 from graphc.graph.scalar import Body, BodyBuilder, Instr, Scalar
-from graphc.rewrite.engine import Rewriter, RuleSet, ScalarFiring
+from graphc.rewrite.engine import Rewriter, ScalarFiring
 from graphc.rewrite.formulas import (
     MAP,
     VIEW,
@@ -27,6 +27,7 @@ from graphc.rewrite.formulas import (
     traits,
     variables_of,
 )
+from graphc.rewrite.rule_sets import RuleSet
 from graphc.rewrite.scalar_rules import STABILISE
 from graphc.rewrite.work import TensorRule, Work
 from graphc.structs import dataclass, field, replace

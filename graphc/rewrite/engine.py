@@ -1,4 +1,4 @@
-"""The engine of the scalar rules: rules in tables, and the builder that applies them while a body is written.
+"""The engine of the scalar rules: the builder that applies them while a body is written.
 
 A body is rewritten by writing it again: every instruction is matched, as it is written, against the rules for its
 primitive; its operands are in their final form already, and a right side is written in the same way. So one pass
@@ -10,161 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from graphc.errors import InternalError
-from graphc.graph.dtypes import DType, Number, boolean, float32, float64, int32, int64
-from graphc.graph.primitives import PRIMITIVES
-from graphc.graph.scalar import Body, BodyBuilder, Instr, Operand, Scalar, const_text, const_value
-from graphc.rewrite.patterns import (
-    COMMUTATIVE,
-    Apply,
-    Const,
-    Num,
-    Pattern,
-    Side,
-    Var,
-    as_pattern,
-    smaller,
-    variables,
-)
+from graphc.graph.dtypes import DType
+from graphc.graph.scalar import Body, Instr, Scalar, const_text, const_value
+from graphc.rewrite.folding import fold, holds_all, is_rounded_once
+from graphc.rewrite.patterns import COMMUTATIVE, Apply, Const, Num, Pattern, Var
 from graphc.rewrite.ranges import Range, of_type, range_of_instr
-from graphc.structs import dataclass, field, replace
+from graphc.rewrite.rule_sets import RuleSet
+from graphc.rewrite.tables import PlainBuilder, write
+from graphc.structs import dataclass, replace
 
-LABELS = ("exact", "rounding", "finite")
 SHOWN_DEPTH = 5  # levels of a firing's operands that its log keeps
 INNER = 10**6  # in a firing's log: the number of the first read that stands for a value inside the body
+_NO_READ = 10**9
 
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """``left`` becomes ``right``.
-
-    label: ``exact`` keeps every bit; ``rounding`` holds for real numbers; ``finite`` also assumes that no value in
-    ``left`` is NaN or infinite, and runs only where that is proved or promised. domain: where tests draw the variables.
-    """
-
-    name: str
-    label: str
-    left: Pattern
-    right: Pattern
-    why: str = ""
-    domain: tuple[float, float] = (-3.0, 3.0)
-
-    def dtypes(self) -> tuple[DType, ...]:
-        """The element types that the rule is for: those of its variables that are not conditions."""
-        kinds = [v.kinds for v in variables(self.left) if isinstance(v, Var) and v.kinds != "b"]
-        common = set("fib").intersection(*kinds) if kinds else {"b"}
-        return tuple(t for t in (float32, float64, int32, int64, boolean) if t.kind in common)
-
-
-def exact(name: str, left: Side, right: Side, why: str = "") -> Rule:
-    """A rule that keeps every bit."""
-    return Rule(name, "exact", as_pattern(left), as_pattern(right), why)
-
-
-def rounding(name: str, left: Side, right: Side, why: str, domain: tuple[float, float] = (-3.0, 3.0)) -> Rule:
-    """A rule that holds for real numbers; ``why`` says what may differ."""
-    return Rule(name, "rounding", as_pattern(left), as_pattern(right), why, domain)
-
-
-def finite(name: str, left: Side, right: Side, why: str, domain: tuple[float, float] = (-3.0, 3.0)) -> Rule:
-    """A rule that holds where no value in ``left`` is NaN or infinite."""
-    return Rule(name, "finite", as_pattern(left), as_pattern(right), why, domain)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """Rules that belong together, tried in their order."""
-
-    name: str
-    rules: tuple[Rule, ...]
-
-    def only(self, labels: Sequence[str]) -> Table:
-        """The table without the rules of other labels."""
-        return Table(self.name, tuple(r for r in self.rules if r.label in labels))
-
-
-def table(name: str, *rules: Rule) -> Table:
-    """A table of rules. Tests ask ``check_table`` of it, not every import."""
-    return Table(name, rules)
-
-
-def check_table(made: Table) -> None:
-    """Raises InternalError for a variable bound only on the right, a type change, a repeated name, a right side that is
-    no smaller in ``patterns.measure``, and a rule whose strength is not explained.
-    """
-    seen: dict[str, None] = {}
-    for rule in made.rules:
-        _check(rule)
-        if rule.name in seen:
-            raise InternalError(f"table {made.name}: two rules named {rule.name}")
-        seen[rule.name] = None
-
-
-def _check(rule: Rule) -> None:
-    bound = variables(rule.left)
-    unbound = [v for v in variables(rule.right) if v not in bound]
-    if unbound:
-        raise InternalError(f"rule {rule.name}: {unbound[0]!r} is bound only on the right")
-    if not isinstance(rule.left, Apply):
-        raise InternalError(f"rule {rule.name}: the left side is no operation")
-    if rule.label not in LABELS or (rule.label != "exact" and not rule.why):
-        raise InternalError(f"rule {rule.name}: label {rule.label!r} without a reason")
-    if not smaller(rule.right, rule.left):
-        raise InternalError(f"rule {rule.name}: {rule.right!r} is not smaller than {rule.left!r}")
-    if not rule.dtypes():
-        raise InternalError(f"rule {rule.name}: no element type fits its variables")
-    for dtype in rule.dtypes():
-        left, right = (side.dtype for side in sides(rule, dtype))
-        if left != right:
-            raise InternalError(f"rule {rule.name}: {left} becomes {right}")
-
-
-def sides(rule: Rule, dtype: DType, constants: Mapping[str, Number] | None = None) -> tuple[Body, Body]:
-    """Both sides as bodies, nothing simplified: variables of ``dtype`` are reads 0, 1, … in order of first appearance
-    (conditions boolean ones); ``constants`` gives the value of each constant by name, 1 where it is silent.
-    """
-    result = []
-    for side in (rule.left, rule.right):
-        builder = PlainBuilder()
-        binding: dict[str, Scalar] = {}
-        reads = 0
-        for v in variables(rule.left):
-            if isinstance(v, Const):
-                binding[v.name] = builder.const((constants or {}).get(v.name, 1), dtype)
-            else:
-                binding[v.name] = builder.read(reads, boolean if v.kinds == "b" else dtype)
-                reads += 1
-        result.append(builder.finish(write(builder, side, binding, _type_of_numbers(rule, dtype))))
-    return result[0], result[1]
-
-
-def _type_of_numbers(rule: Rule, dtype: DType) -> DType:
-    """The type of a side that is a bare number: that of the left side."""
-    op = rule.left.op if isinstance(rule.left, Apply) else ""
-    return boolean if PRIMITIVES[op].result == "bool" else dtype
-
-
-def write(builder: BodyBuilder, pattern: Pattern, binding: Mapping[str, Scalar], dtype: DType) -> Scalar:
-    """The value of a pattern, its variables bound; ``dtype`` is the type of a bare number."""
-    if isinstance(pattern, Num):
-        return builder.const(pattern.value, dtype)
-    if isinstance(pattern, (Var, Const)):
-        return binding[pattern.name]
-    assert isinstance(pattern, Apply)
-    args = [a.value if isinstance(a, Num) else write(builder, a, binding, dtype) for a in pattern.args]
-    return builder.apply(pattern.op, *args)
-
-
-class PlainBuilder(BodyBuilder):
-    """Writes exactly what it is told."""
-
-    def apply(self, name: str, *operands: Operand) -> Scalar:
-        """A primitive on scalars and numbers, with the operands promoted as its record says."""
-        values = self._promoted(name, operands)
-        dtype = boolean if PRIMITIVES[name].result == "bool" else values[-1].dtype
-        return self.emit(Instr(name, tuple(v.position for v in values), dtype))
+# NumPy's maximum of 0.0 and -0.0 is its second operand, so that one is not turned round.
+_REORDERED = COMMUTATIVE - {"maximum", "minimum"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +105,7 @@ class Rewriter(PlainBuilder):
             if self.instrs[a].op != "const":
                 return None
         args = [self.instrs[a] for a in instr.args]
-        label = "exact" if instr.op in _ROUNDED_ONCE else "rounding"
+        label = "exact" if is_rounded_once(instr.op) else "rounding"
         if label not in self.options.labels:
             return None
         value = fold(instr, args)
@@ -344,63 +205,6 @@ class Rewriter(PlainBuilder):
         self.firings.append(ScalarFiring(rule, label, before, _cut(self.instrs, self.instrs[result.position])))
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What may be assumed: the labels of the rules that run, and whether every value is promised to be finite."""
-
-    labels: tuple[str, ...] = LABELS
-    assume_finite: bool = False
-
-
-_NO_READ = 10**9
-
-# NumPy's maximum of 0.0 and -0.0 is its second operand, so that one is not turned round.
-_REORDERED = COMMUTATIVE - {"maximum", "minimum"}
-
-# Primitives whose NumPy result is the one correctly rounded value: folding them keeps every bit.
-_ROUNDED_ONCE = frozenset(
-    ("add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "floor", "ceil", "round", "trunc", "maximum", "minimum",
-     "where", "equal", "not_equal", "less", "less_equal", "logical_and", "logical_or", "logical_xor", "logical_not",
-     "isnan", "isinf", "isfinite", "cast")
-)
-
-
-def is_rounded_once(op: str) -> bool:
-    """Whether NumPy's value of a primitive is the only one that compiled code may give."""
-    return op in _ROUNDED_ONCE
-
-
-def fold(instr: Instr, args: Sequence[Instr]) -> Instr | None:
-    """The constant instruction that ``instr`` of the constants ``args`` is; None for a conversion that means nothing.
-
-    >>> half, two = Instr("const", (), float32, "0.5"), Instr("const", (), float32, "2.0")
-    >>> fold(Instr("add", (0, 1), float32), [half, two]).attr
-    '2.5'
-    """
-    values = [np.asarray(const_value(a), dtype=a.dtype.numpy) for a in args]
-    with np.errstate(all="ignore"):
-        if instr.op == "cast":
-            if instr.dtype.kind == "i" and not abs(float(values[0])) < 2.0**31:
-                return None
-            value = values[0].astype(instr.dtype.numpy)
-        else:
-            value = np.asarray(PRIMITIVES[instr.op].numpy(*values)).astype(instr.dtype.numpy)
-    return Instr("const", (), instr.dtype, const_text(value.item(), instr.dtype))
-
-
-def holds_all(wide: DType, narrow: DType) -> bool:
-    """Whether every value of ``narrow`` is one of ``wide``, so that a conversion to it loses nothing.
-
-    >>> holds_all(float64, int32), holds_all(float32, int32)
-    (True, False)
-    """
-    if narrow.kind == "b" or narrow == wide:
-        return True
-    if narrow.kind == wide.kind:
-        return narrow.itemsize <= wide.itemsize
-    return narrow.kind == "i" and wide.kind == "f" and narrow.itemsize < wide.itemsize
-
-
 def _may_be(number: Num, dtype: DType) -> bool:
     """Whether a constant of ``dtype`` may be this number."""
     if isinstance(number.value, bool) or dtype.kind == "b":
@@ -432,84 +236,6 @@ def _cut(instrs: Sequence[Instr], root: Instr) -> Body:
         else:
             kept.append(Instr("read", (), instrs[at].dtype, INNER + at))
     return Body((*kept, replace(root, args=tuple(moved[a] for a in root.args))))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RuleSet:
-    """Rules of several tables by the primitive at the root of their left side. Made by ``rule_set``.
-
-    links: under (outer, inner) primitives of a left side what else each demands: whether the inner one has a constant
-    operand, and what stands beside it under the outer one (a primitive, ``const``, or empty for anything).
-    """
-
-    options: Options
-    by_root: Mapping[str, tuple[Rule, ...]]
-    links: Mapping[tuple[str, str], tuple[tuple[bool, str], ...]]
-    _candidates: dict[tuple[str, ...], tuple[Rule, ...]] = field(default_factory=dict)
-
-    def candidates(self, instr: Instr, instrs: Sequence[Instr]) -> tuple[Rule, ...]:
-        """The rules that ``instr`` may match, going by its primitive and those of its operands among ``instrs``."""
-        key = (instr.op, *[instrs[a].op for a in instr.args])
-        found = self._candidates.get(key)
-        if found is None:
-            rules = self.by_root.get(instr.op, ())
-            found = self._candidates[key] = tuple(r for r in rules if _may_match(r.left, key[1:]))
-        return found
-
-
-def _may_match(left: Pattern, below: tuple[str, ...]) -> bool:
-    """Whether a left side may match operands made by the primitives ``below``."""
-    assert isinstance(left, Apply)
-    orders = (below, below[::-1]) if left.op in COMMUTATIVE else (below,)
-    return any(all(_kind(p) in ("", op) for p, op in zip(left.args, order, strict=True)) for order in orders)
-
-
-@lru_cache(maxsize=16384)
-def may_fire(rules: RuleSet, body: Body) -> bool:
-    """Whether a left side may match in a body."""
-    return any(rules.candidates(instr, body.instrs) for instr in body.instrs)
-
-
-@lru_cache(maxsize=256)
-def rule_set(tables: tuple[Table, ...], options: Options) -> RuleSet:
-    """The rules of ``tables`` whose labels ``options`` allow."""
-    found: dict[str, list[Rule]] = {}
-    links: Links = {}
-    for each in tables:
-        for rule in each.only(options.labels).rules:
-            assert isinstance(rule.left, Apply)
-            found.setdefault(rule.left.op, []).append(rule)
-        for pair, demands in _links(each, options.labels).items():
-            links.setdefault(pair, {}).update(demands)
-    kept = {pair: tuple(demands) for pair, demands in links.items()}
-    return RuleSet(options, {op: tuple(rules) for op, rules in found.items()}, kept)
-
-
-Links = dict[tuple[str, str], dict[tuple[bool, str], None]]
-
-
-@lru_cache(maxsize=256)
-def _links(table: Table, labels: tuple[str, ...]) -> Links:
-    links: Links = {}
-    for rule in table.only(labels).rules:
-        _link(rule.left, links)
-    return links
-
-
-def _link(pattern: Pattern, links: Links) -> None:
-    if not isinstance(pattern, Apply):
-        return
-    for k, arg in enumerate(pattern.args):
-        if isinstance(arg, Apply):
-            constant = any(isinstance(a, (Const, Num)) for a in arg.args)
-            beside = [_kind(a) for at, a in enumerate(pattern.args) if at != k]
-            links.setdefault((pattern.op, arg.op), {})[constant, max(beside, default="")] = None
-        _link(arg, links)
-
-
-def _kind(pattern: Pattern) -> str:
-    """A pattern's primitive, ``const``, or empty for a variable."""
-    return pattern.op if isinstance(pattern, Apply) else "" if isinstance(pattern, Var) else "const"
 
 
 @lru_cache(maxsize=16384)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from graphc.graph.formula import Formula
 from graphc.graph.graph import Graph, Node, Passage, copy_node, rebuild, users
 from graphc.rewrite.across import ACROSS
-from graphc.rewrite.engine import Options, RuleSet, Table, rule_set
 from graphc.rewrite.exp_sums import STABLE_RULES
 from graphc.rewrite.products import PRODUCT_RULES
 from graphc.rewrite.ranges import Range
+from graphc.rewrite.rule_sets import Options, RuleSet, rule_set
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
+from graphc.rewrite.tables import Table
 from graphc.rewrite.tensor_rules import CANONICAL_RULES, SIMPLE_RULES
 from graphc.rewrite.work import Added, Firing, Settled, TensorRule, Work
 from graphc.structs import dataclass, field

@@ -10,8 +10,10 @@ import math
 from functools import lru_cache
 
 from graphc.graph.scalar import Body
-from graphc.rewrite.engine import Options, exact, finite, normalise, rounding, rule_set, table
+from graphc.rewrite.engine import normalise
 from graphc.rewrite.patterns import Const, Var, function
+from graphc.rewrite.rule_sets import Options, rule_set
+from graphc.rewrite.tables import exact, finite, rounding, table
 
 
 def _power_of_two(value: float) -> bool:

@@ -28,7 +28,7 @@ from graphc.graph.graph import ConstValue, Node
 from graphc.graph.scalar import Body, BodyBuilder, Scalar, const_value
 from graphc.graph.sizes import SizeLike, at_most, product
 from graphc.reference.formulas import evaluate_formula
-from graphc.rewrite.engine import is_rounded_once
+from graphc.rewrite.folding import is_rounded_once
 from graphc.rewrite.formulas import (
     CONST,
     GROUND,

@@ -16,10 +16,11 @@ from graphc.graph.graph import ConstValue, Graph, Node, Origin, copy_node, users
 from graphc.graph.scalar import Body
 from graphc.graph.show import body_statements, formula_text
 from graphc.graph.sizes import SizeLike
-from graphc.rewrite.engine import INNER, Options, RuleSet, ScalarFiring, may_fire, normalise, rule_set
+from graphc.rewrite.engine import INNER, ScalarFiring, normalise
 from graphc.rewrite.formulas import Applied, compacted, formula_traits, tidied, traits, with_reads_in_order
 from graphc.rewrite.patterns import COMMUTATIVE
 from graphc.rewrite.ranges import ANYTHING, Range, coarse, joined, of_type, range_of_body
+from graphc.rewrite.rule_sets import Options, RuleSet, may_fire, rule_set
 from graphc.structs import dataclass, field, replace
 
 MOST_ORIGINS = 24  # of a node that takes others in; a chain of 50,000 would otherwise cost the square of its length
