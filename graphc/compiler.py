@@ -7,6 +7,7 @@ and ``show`` builds them when asked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import ModuleType
 from typing import overload
 
@@ -206,7 +207,7 @@ def look_into(declared: Declared, options: Options) -> Look:
     return Look(
         show=lambda stage: _look().show(declared, options, stage),
         html=lambda: _look().rich(declared, options),
-        cost=lambda: cost(stages(declared, options).program),
+        cost=cache(lambda: cost(stages(declared, options).program)),
         report=lambda title, profile, training: _look().report(declared, options, title, profile, training),
         profile=lambda loaded, given, seconds: _probes().profiled(loaded, declared, options, given, seconds),
         origin=declared,

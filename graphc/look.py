@@ -65,7 +65,7 @@ def show(declared: Declared, options: Options, stage: str = "") -> str:
         "rewrites": lambda: rewrites_text(phases_of(made.passages), _firings(made)),
         "kernels": lambda: program_text(made.program, prepared(made.rewritten.graph)),
         "memory": lambda: memory_text(made.program),
-        "llvm": lambda: emit(made.program, host()) if made.passages else made.llvm,
+        "llvm": lambda: emit(made.program, host()),
         "asm": lambda: _annotated(made),
         "svg": lambda: _drawing(made).svg,
     }
@@ -191,8 +191,9 @@ def links_of(declared: Declared, options: Options) -> Links:
 
 
 def _links(made: Stages) -> Links:
-    llvm, callers = llvm_code(made.llvm, emit(made.program, host()))
-    asm = asm_code(assembly([made.llvm], host()), callers)
+    traced = made.llvm
+    llvm, callers = llvm_code(traced, emit(made.program, host()))
+    asm = asm_code(assembly([traced], host()), callers)
     n_stable = len(made.stable.log) if made.stable is not None else 0
     behind = next((k for k, p in enumerate(made.passages) if p.name == "derived"), -1)
     offsets = [0 if k < behind else n_stable for k in range(len(made.passages))]

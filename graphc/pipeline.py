@@ -97,8 +97,12 @@ class Stages:
     rewritten: Rewritten
     program: Program
     layout: Layout
-    llvm: str
     passages: tuple[Passage, ...] = ()
+
+    @property
+    def llvm(self) -> str:
+        """The program as LLVM, written when it is asked for, each time; of traced stages with the listing's lines."""
+        return emit(self.program, host(), lines=source_lines(self.program) if self.passages else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +283,7 @@ def uncollected() -> Iterator[None]:
 
 
 def stages(declared: Declared, options: Options, traced: bool = False) -> Stages:
-    """All stages up to LLVM, each verified.
+    """All stages, each verified; LLVM is written by the last when it is asked for.
 
     traced: also every passage between graphs, and LLVM whose instructions name lines of the kernels' listing.
     """
@@ -296,12 +300,8 @@ def stages(declared: Declared, options: Options, traced: bool = False) -> Stages
         program = with_finite_checks(program, prepared(rewritten.graph), means_infinity(declared))
     program = place(program)
     layout = layout_of(program, declared)
-    lines = source_lines(program) if traced else None
-    llvm = emit(program, host(), lines=lines)
     known = tuple(passages or ())
-    return Stages(
-        declared, step, derived.backward, derived.source, derived.stable, rewritten, program, layout, llvm, known
-    )
+    return Stages(declared, step, derived.backward, derived.source, derived.stable, rewritten, program, layout, known)
 
 
 def means_infinity(declared: Declared) -> bool:

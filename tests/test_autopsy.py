@@ -295,6 +295,15 @@ def test_without_a_finding_the_kernel_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert raised.value.autopsy is None
 
 
+def test_a_users_name_is_kept_where_an_operations_would_take_it() -> None:
+    w = weights()
+    scale = gc.exp(gc.sum(w) * gc.tanh(gc.sum(w * w)))
+    sum_2 = gc.log(w - 1.0)
+    step = gc.compile(scale * gc.sum(sum_2), gc.optim.sgd(), debug=True)
+    with pytest.raises(NonFiniteError, match=r"^debug: sum_2 is -inf"):
+        step()
+
+
 def test_a_long_way_is_cut() -> None:
     x = gc.input("x", (N, 2))
     h = x

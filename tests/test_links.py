@@ -98,6 +98,15 @@ def test_no_two_values_have_one_name() -> None:
     assert sorted(n for n in names.values() if "sum" in n) == ["sum", "sum_2", "sum_3"]
 
 
+def test_a_users_name_is_kept_where_an_operations_would_take_it() -> None:
+    x = gc.input("x", (5,))
+    loss = gc.log(gc.sum(x) + gc.exp(gc.sum(x * x))) * gc.sum(gc.tanh(x).named("sum_2"))
+    graph = intern({"loss": loss}).graph
+    names = value_names(graph)
+    assert [name for node, name in names.items() if graph.name(node) == "sum_2"] == ["sum_2"]
+    assert sorted(n for n in names.values() if "sum" in n) == ["sum", "sum_2", "sum_3", "sum_4"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_machine_code_is_the_same_with_and_without_locations(name: str) -> None:
     declared = declared_of(MODELS[name]())

@@ -169,6 +169,14 @@ def test_a_name_that_is_taken_is_passed_over() -> None:
     assert str(gc.sum(h * first)).splitlines()[:2] == ["h = exp(a)", "h_3 = sin(h) ⊙ h_2"]
 
 
+def test_a_name_given_later_is_passed_over_too() -> None:
+    h = gc.input("x", (2, 3))
+    for k in range(2):
+        h = gc.tanh(h @ gc.param(f"w{k}", (3, 3)))
+    h_2 = gc.sin(h)
+    assert str(gc.sum(h * h_2)).splitlines()[:3] == ["h = tanh(x · w0)", "h_3 = tanh(h · w1)", "h_2 = sin(h_3)"]
+
+
 def test_what_the_user_named_is_said_by_name() -> None:
     """A derivative that holds what a named value is made of says its name; a rectifier's condition too."""
     q, k, u = gc.input("q", (4, 3)), gc.input("k", (4, 3)), gc.input("u", (4, 3))

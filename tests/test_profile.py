@@ -111,6 +111,7 @@ def test_with_a_team(rng: np.random.Generator) -> None:
         pytest.skip("one core")
     found = profile_of(step_of(64, threads=2), **batch(rng, 2048))
     assert found.threads == 2
+    assert "the kernels' times are those of the first of 2 threads" in str(found)
     assert found.total + found.rest == pytest.approx(found.counted)
 
 

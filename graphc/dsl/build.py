@@ -34,18 +34,18 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
     graph = Graph()
     node: dict[Handle, Node] = {}
     leaves: dict[str, Handle] = {}
-    distinct = _Names(names.values())
+    origins = {handle: origins_of(handle, names.get(handle, ""), handle in inner) for handle in order}
+    distinct = _Names(names.values(), (o.name for h, found in origins.items() if not h.origins for o in found))
     for handle in order:
         inputs = [node[o] for o in handle.operands]
         if handle.kind == "updates":
             made = _note_updates(graph, handle, inputs)
         else:
             made = graph.add(handle.kind, inputs, _attr(handle, names), handle.dtype, handle.shape)
-            found = origins_of(handle, names.get(handle, ""), handle in inner)
-            graph.note(made, [distinct.origin(o, made) for o in found])
+            graph.note(made, [distinct.origin(o, made) for o in origins[handle]])
         if handle in marks:
-            origins = graph.origins.get(made, ())
-            made = graph.add("variable", (made,), marks[handle], handle.dtype, handle.shape, origins)
+            known = graph.origins.get(made, ())
+            made = graph.add("variable", (made,), marks[handle], handle.dtype, handle.shape, known)
         node[handle] = made
         if handle in names:
             leaves[names[handle]] = handle
@@ -54,10 +54,12 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
 
 
 class _Names:
-    """Names that stand for one node each: the second value called h (of a loop, say) is ``h_2``."""
+    """Names that stand for one node each: the second value called h (of a loop, say) is ``h_2``, or ``h_3`` where the
+    user calls another one ``h_2``."""
 
-    def __init__(self, declared: Iterable[str]) -> None:
+    def __init__(self, declared: Iterable[str], own: Iterable[str]) -> None:
         self.declared = dict.fromkeys(declared)
+        self.own = dict.fromkeys(own)
         self.owner: dict[str, Node] = {}
         self.given: dict[tuple[str, Node], str] = {}
         self.counts: dict[str, int] = {}  # the highest number behind a name; all below it are taken
@@ -74,7 +76,11 @@ class _Names:
     def _free(self, wanted: str, node: Node) -> str:
         count = self.counts.get(wanted, 1)
         name = wanted if count == 1 else f"{wanted}_{count}"
-        while name in self.declared or self.owner.setdefault(name, node) is not node:
+        while (
+            name in self.declared
+            or (count > 1 and name in self.own)
+            or self.owner.setdefault(name, node) is not node
+        ):
             count += 1
             name = f"{wanted}_{count}"
         self.counts[wanted] = count

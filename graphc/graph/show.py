@@ -46,6 +46,18 @@ def told_apart(name: str, taken: dict[str, int]) -> str:
     return found
 
 
+def all_told_apart(wished: Sequence[tuple[str, bool]]) -> list[str]:
+    """A name for each of several values. wished: what it would be called, and whether a user called it so: those come
+    first.
+
+    >>> all_told_apart([("sum", False), ("sum", False), ("sum_2", True)])
+    ['sum', 'sum_3', 'sum_2']
+    """
+    taken: dict[str, int] = {}
+    found = {k: told_apart(wished[k][0], taken) for k in sorted(range(len(wished)), key=lambda k: not wished[k][1])}
+    return [found[k] for k in range(len(wished))]
+
+
 def index_names(formula: Formula) -> tuple[str, ...]:
     """A letter for each index variable, none of which is the name of a dimension that occurs.
 

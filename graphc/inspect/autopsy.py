@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphc.graph.formula import Affine, plain
 from graphc.graph.graph import NAMED, Array, ConstValue, Graph, Node, Site, reachable
-from graphc.graph.show import told_apart, type_text
+from graphc.graph.show import all_told_apart, type_text
 from graphc.graph.sizes import evaluate
 from graphc.inspect.explain import named_formula
 from graphc.inspect.live import numbers
@@ -147,17 +147,21 @@ def _dims(graph: Graph, values: Mapping[Node, Array]) -> dict[str, int]:
 def _names(graph: Graph, forward: frozenset[int]) -> dict[Node, str]:
     """A name for each node: the user's, ``d_`` and that for a derivative, else the operation; told apart by numbers."""
     found: dict[Node, str] = {}
-    taken: dict[str, int] = {}
+    wished: dict[Node, tuple[str, bool]] = {}
     for node in graph.live():
         origins = graph.origins.get(node, ())
         noted = next((o.note.split(" ")[0] for o in origins if o.note), "")
         written = next((o.op for o in origins if o.op), "")
         known = (written, noted) if node.number in forward else (noted, written)
-        wished = graph.name(node) or known[0] or known[1] or (node.kind if node.kind != "formula" else "t")
+        own = graph.name(node)
+        called = own or known[0] or known[1] or (node.kind if node.kind != "formula" else "t")
         if isinstance(node.attr, ConstValue) and node.shape == ():
-            wished = f"{float(node.attr.array()):.6g}"
-        found[node] = wished if node.kind == "const" else told_apart(wished, taken)
-    return found
+            called = f"{float(node.attr.array()):.6g}"
+        if node.kind == "const":
+            found[node] = called
+        else:
+            wished[node] = (called, bool(own))
+    return found | dict(zip(wished, all_told_apart(list(wished.values())), strict=True))
 
 
 def _where(graph: Graph, node: Node, forward: frozenset[int]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from graphc.graph.formula import Formula
 from graphc.graph.graph import LEAVES, Graph, Node, Passage
-from graphc.graph.show import formula_text, told_apart, type_text
+from graphc.graph.show import all_told_apart, formula_text, type_text
 from graphc.inspect.spans import Code, Span
 from graphc.inspect.trail import Fate, Trail
 from graphc.kernels.fuse import base
@@ -212,13 +212,13 @@ def value_names(graph: Graph) -> dict[Node, str]:
     """What the values of a graph are called: as the user did, by what they are the derivative of, or by their
     operation; a name given twice is counted. One without any has its number.
     """
-    names: dict[Node, str] = {}
-    taken: dict[str, int] = {}
+    wished: list[tuple[str, bool]] = []
+    nodes = graph.live()
     updates = {value: f"new {graph.name(target) or target.kind}" for target, value in graph.updates.items()}
-    for node in graph.live():
+    for node in nodes:
         origins = graph.origins.get(node, ())
         note = next((o.note for o in origins if o.note), "")
         op = next((o.op for o in origins if o.op), "")
-        wished = graph.name(node) or updates.get(node) or note or op or f"%{node.number}"
-        names[node] = told_apart(wished, taken)
-    return names
+        own = graph.name(node)
+        wished.append((own or updates.get(node) or note or op or f"%{node.number}", bool(own)))
+    return dict(zip(nodes, all_told_apart(wished), strict=True))

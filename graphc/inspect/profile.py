@@ -62,7 +62,8 @@ class Profile:
     """The kernels of a step in the order they run.
 
     step: seconds of a call of the step as it is. counted: of one with counters, which is all kernels and ``rest``, what
-    lies outside them (entering, leaving, calling a team). calls: how many were taken of each; times are means over the
+    lies outside them (entering, leaving, calling a team). Of a team these are the times of its first member, with what
+    it waits for the others. calls: how many were taken of each; times are means over the
     quicker half of them. threads: the most that a call used.
     """
 
@@ -268,6 +269,11 @@ def _text(profile: Profile) -> str:
         f"floor: a core does {rates.operations_per_s / 1e9:,.1f} operations and moves {rates.bytes_per_s / 1e9:,.1f} "
         "bytes a nanosecond in as much memory as the step uses",
     ]
+    if profile.threads > 1:
+        notes.append(
+            f"the kernels' times are those of the first of {profile.threads} threads; what it waits for the others "
+            "counts to the kernel before which it waits"
+        )
     if any(k.group >= 0 for k in profile.kernels):
         notes.append("~ timed with neighbours, all under 2 us: a share of what they take together")
     return "\n".join([head, *lines, *notes])
