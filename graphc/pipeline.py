@@ -70,8 +70,8 @@ class Declared:
     """What a user asked for, as one graph, before anything is derived.
 
     results: how a call gives it back. leaves: the handle of each input, parameter, state and hyper. trained: the
-    parameters whose gradients the updates read, as leaves named by ``gradient_name``. differentiated: the loss, if
-    there is one.
+    parameters whose gradients the updates read, as leaves named by ``gradient_name``. loss: what is differentiated, if
+    anything is. unread: arguments that a call may give though the graph does not read them.
     """
 
     graph: Graph
@@ -79,6 +79,7 @@ class Declared:
     leaves: Mapping[str, Tensor]
     trained: tuple[str, ...] = ()
     loss: Node | None = None
+    unread: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ def declare_function(target: object, *, what: str = "compile", shared: bool = Fa
     if not shared:
         graph = as_inputs(graph)
     results = Results(kind, "", tuple(own.items()))
-    return Declared(graph, results, interned.leaves)
+    unread = tuple(leaf for leaf in interned.unread.values() if leaf.kind == "input" or not shared)
+    return Declared(graph, results, interned.leaves, unread=unread)
 
 
 def declare_step(
@@ -185,7 +187,8 @@ def declare_step(
     norms = tuple((name, f"squared norm of d_{name}") for name in params) if record else ()
     results = Results("loss", LOSS, tuple((name, f"output {name}") for name in outputs), norms)
     graph = with_training(graph, True)
-    return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS])
+    unread = tuple(leaf for leaf in interned.unread.values() if leaf.kind == "input")
+    return Declared(graph, results, interned.leaves, tuple(params), graph.outputs[LOSS], unread)
 
 
 def _count_steps(graph: Graph) -> None:
@@ -373,7 +376,8 @@ def layout_of(program: Program, declared: Declared) -> Layout:
 
 
 def with_declarations(layout: Layout, declared: Declared) -> Layout:
-    """The layout with what decides no code: where each leaf was declared, and the defaults of hyper-parameters."""
+    """The layout with what decides no code: where each leaf was declared, the defaults of hyper-parameters, and what
+    may be given though it is not read."""
     buffers = []
     for buffer in layout.buffers:
         leaf = declared.leaves.get(buffer.name) if buffer.role in NAMED else None
@@ -381,7 +385,8 @@ def with_declarations(layout: Layout, declared: Declared) -> Layout:
             default = leaf.leaf.default if buffer.role == "hyper" else None
             buffer = replace(buffer, default=default, source=str(leaf.site))
         buffers.append(buffer)
-    return replace(layout, buffers=tuple(buffers))
+    unread = [Buffer(leaf.name, "input", leaf.dtype, leaf.shape, source=str(leaf.site)) for leaf in declared.unread]
+    return replace(layout, buffers=tuple(buffers), unread=tuple(unread))
 
 
 def _check_dims(program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 import handmade
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from handmade import loss_of, values
 
+import graphc as gc
 from graphc import errors
 from graphc.graph.dtypes import float32
 from graphc.graph.sizes import dim
@@ -221,3 +223,40 @@ def test_sizes_are_solved_from_the_shapes() -> None:
         solver.solve(((7, 5), (16,), (2,)), "f")
     with pytest.raises(errors.InternalError, match="no input's shape gives dimension K"):
         DimSolver(("K",), input_slots(Layout(("N", "M"), buffers, Arena(), Results("list"))))
+
+
+def test_a_derivative_takes_what_its_function_reads() -> None:
+    """Though it does not read all of it itself, as that of a linear function; what is given is checked."""
+    n = gc.dim("N")
+    x, w = gc.input("x", (n, 4)), gc.param("w", (4, 2), init=gc.init.ones())
+    loss = gc.sum(x @ w)
+    d_w, d_x = gc.grad(loss, [w, x])
+    rows, weights = np.ones((3, 4), np.float32), np.ones((4, 2))
+    wanted = np.full((4, 2), 3)
+    np.testing.assert_array_equal(d_w.eval(x=rows, w=weights), wanted)
+    np.testing.assert_array_equal(d_x.eval(x=rows), np.full((3, 4), 2))
+    for function in (gc.compile(d_w), gc.compile(2 * d_w.named("g") / 2)):
+        np.testing.assert_array_equal(function(x=rows, w=weights), wanted)
+        np.testing.assert_array_equal(function(x=rows), wanted)
+        with pytest.raises(errors.ShapeError, match=re.escape("input 'w' of shape (4, 3): axis 1 has size 3, needs 2")):
+            function(x=rows, w=np.ones((4, 3)))
+        with pytest.raises(errors.DTypeError, match="input 'w': 'a' given"):
+            function(x=rows, w="a")
+        with pytest.raises(errors.InputError, match="'z' given is no input"):
+            function(x=rows, z=rows)
+    with pytest.raises(errors.ShapeError, match=re.escape("w: shape (4, 3) given")):
+        d_w.eval(x=rows, w=np.ones((4, 3)))
+    with pytest.raises(errors.InputError, match="'z' given"):
+        d_w.eval(x=rows, z=rows)
+
+
+def test_a_derivative_that_is_an_operand_takes_all_too() -> None:
+    a, b = gc.input("a", (3,)), gc.input("b", (3,))
+    d_b = gc.grad(gc.sum(a * b), b)
+    np.testing.assert_array_equal(d_b.eval(a=np.arange(3), b=np.ones(3)), np.arange(3))
+    np.testing.assert_array_equal(gc.compile(d_b)(a=np.arange(3), b=np.ones(3)), np.arange(3))
+    w = gc.param("w", (3,))
+    step = gc.compile(gc.sum(w * w) + gc.sum(gc.grad(gc.sum(2 * a), a)), gc.optim.sgd())
+    assert step(a=np.ones(3)) == step() == 6.0
+    with pytest.raises(errors.ShapeError, match="input 'a'"):
+        step(a=np.ones(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy as np
@@ -153,7 +153,7 @@ def _stable(tensors: list[Tensor], wanted: list[Tensor]) -> Interned:
     interned = intern(_outputs(tensors + wanted), wanted)
     made = run(interned.graph, BEFORE_DERIVATIVES, protect=frozenset(interned.node[t] for t in wanted))
     node = {t: new for t, old in interned.node.items() if isinstance(new := made.replaced.get(old), Node)}
-    return Interned(made.graph, node, interned.leaves)
+    return Interned(made.graph, node, interned.leaves, interned.unread)
 
 
 def one(graph: Graph, dtype: str) -> Node:
@@ -188,7 +188,19 @@ def _finished(interned: Interned, nodes: list[Node]) -> list[Tensor]:
     for old, new in made.replaced.items():
         if old in handles and isinstance(new, Node):
             known.setdefault(new, handles[old])
-    return to_tensors(made.graph, [made.graph.outputs[f"{k}"] for k in range(len(nodes))], known)
+    results = to_tensors(made.graph, [made.graph.outputs[f"{k}"] for k in range(len(nodes))], known)
+    over = (*interned.leaves.values(), *interned.unread.values())
+    return [_of_all(tensor, over, known.values()) for tensor in results]
+
+
+def _of_all(tensor: Tensor, over: tuple[Tensor, ...], declared: Iterable[Tensor]) -> Tensor:
+    """A derivative that takes values for all that its function reads, those included that it does not read itself."""
+    if any(tensor is other for other in declared):
+        if all(leaf is tensor for leaf in over):
+            return tensor
+        tensor = Tensor("updates", (tensor,), None, tensor.dtype, tensor.shape, tensor.op, label=tensor.name)
+    tensor.over = over
+    return tensor
 
 
 def _outputs(tensors: list[Tensor]) -> dict[str, Tensor]:

@@ -12,11 +12,15 @@ from graphc.structs import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A graph, the node of each handle, and the declared leaves by name."""
+    """A graph, the node of each handle, and the declared leaves by name.
+
+    unread: leaves that derivatives were taken over and that nothing reads any more.
+    """
 
     graph: Graph
     node: dict[Handle, Node]
     leaves: dict[str, Handle]
+    unread: dict[str, Handle]
 
 
 def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Built:
@@ -50,7 +54,9 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
         if handle in names:
             leaves[names[handle]] = handle
     graph.outputs = {name: node[handle] for name, handle in outputs.items()}
-    return Built(graph, node, leaves)
+    over = dict.fromkeys(leaf for handle in order for leaf in handle.over)
+    unread = {leaf.leaf.name: leaf for leaf in over if leaf.leaf.name is not None and leaf.leaf.name not in leaves}
+    return Built(graph, node, leaves, unread)
 
 
 class _Names:

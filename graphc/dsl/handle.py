@@ -65,11 +65,12 @@ class Handle:
     """An expression: what it computes, from which operands, of which type, and where it was written.
 
     kind: a graph node's kind, or ``updates`` (operand 0, carrying new values: state, value, state, value, …).
+    over: of a derivative, the leaves of what was differentiated, which may be given though nothing reads them.
     """
 
     __slots__ = (
         "kind", "operands", "attr", "dtype", "shape", "op", "label", "code", "instruction", "origins", "inner",
-        "finished",
+        "finished", "over",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Handle:
         self.label = label
         self.origins = origins
         self.inner = False  # whether the instruction that made this made another of it: then that one has the name
+        self.over: tuple[Handle, ...] = ()
         self.finished = False  # whether a layer returned this: what reads it belongs to another call, as in a loop
         for operand in operands:
             if self.made_with(operand):

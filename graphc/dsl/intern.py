@@ -15,11 +15,15 @@ from graphc.structs import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Interned:
-    """A graph, the node of each tensor that it was made of, and the declared leaves by name."""
+    """A graph, the node of each tensor that it was made of, and the declared leaves by name.
+
+    unread: leaves that derivatives were taken over and that nothing reads any more.
+    """
 
     graph: Graph
     node: dict[Tensor, Node]
     leaves: dict[str, Tensor]
+    unread: dict[str, Tensor]
 
 
 def intern(outputs: Mapping[str, Tensor], variables: Sequence[Tensor] = ()) -> Interned:
@@ -32,7 +36,8 @@ def intern(outputs: Mapping[str, Tensor], variables: Sequence[Tensor] = ()) -> I
     """
     built = build(outputs, variables)
     # Every operand of a tensor is a tensor, so these are the same dictionaries.
-    return Interned(built.graph, cast("dict[Tensor, Node]", built.node), cast("dict[str, Tensor]", built.leaves))
+    leaves, unread = (cast("dict[str, Tensor]", found) for found in (built.leaves, built.unread))
+    return Interned(built.graph, cast("dict[Tensor, Node]", built.node), leaves, unread)
 
 
 def to_tensors(graph: Graph, nodes: Sequence[Node], known: Mapping[Node, Tensor]) -> list[Tensor]:

@@ -72,7 +72,7 @@ class Tensor(Handle):
         if not isinstance(name, str) or not name:
             fail(DTypeError(f"named: {name!r} given; needs a text"))
         copy = Tensor(self.kind, self.operands, self.attr, self.dtype, self.shape, self.op, self.code, self.instruction)
-        copy.label, copy.origins = name, self.origins
+        copy.label, copy.origins, copy.over = name, self.origins, self.over
         if self.kind in NAMED:
             fail(UsageError(f"named: {self.kind} {self.name!r} has its name from its declaration"))
         return copy
@@ -360,7 +360,10 @@ def weak_of(value: object) -> Weak | None:
 
 def _evaluate(tensor: Tensor, values: Mapping[str, ArrayLike]) -> Array:
     built = build({"value": tensor})
-    return evaluate(built.graph, given_values(built.leaves, values), [built.node[tensor]])[built.node[tensor]]
+    unread = {name: leaf for name, leaf in built.unread.items() if name in values}
+    nodes = [built.graph.add(leaf.kind, (), name, leaf.dtype, leaf.shape) for name, leaf in unread.items()]
+    given = given_values(built.leaves | unread, values)
+    return evaluate(built.graph, given, [built.node[tensor], *nodes])[built.node[tensor]]
 
 
 def given_values(leaves: Mapping[str, Handle], values: Mapping[str, ArrayLike], what: str = "eval") -> dict[str, Array]:

@@ -101,7 +101,8 @@ class Layout:
     """All that a caller of the compiled program must know.
 
     dims: the symbolic dimensions. cost_ns: predicted time of one call. batch_dim: the dimension by which ``fit`` slices
-    ("" where no input leads with one). symbol: the native entry.
+    ("" where no input leads with one). symbol: the native entry. unread: inputs that a call may give, which are checked
+    and not read; the text of a layout is without them.
     """
 
     dims: tuple[str, ...]
@@ -112,6 +113,7 @@ class Layout:
     cost_ns: SizeLike = 0
     batch_dim: str = ""
     symbol: str = "step"
+    unread: tuple[Buffer, ...] = ()
 
     def to_json(self) -> str:
         """The layout as JSON text, sizes as text; ``from_json`` reads it back."""
@@ -205,7 +207,7 @@ def _known_dims(where: str, sizes: Sequence[SizeLike], dims: tuple[str, ...]) ->
 
 def _plain(value: object) -> object:
     if isinstance(value, (Layout, Buffer, Check, Results, Arena)):
-        return {name: getattr(value, name) for name in fields(value)}
+        return {name: getattr(value, name) for name in fields(value) if name != "unread"}
     return str(value)  # a size or a dtype
 
 

@@ -41,6 +41,27 @@ class Slot:
     source: str
 
 
+def unread_slots(layout: Layout) -> tuple[Slot, ...]:
+    """What a call may give beside the inputs, which nothing reads."""
+    return tuple(Slot(b.name, b.dtype, b.dtype.numpy, b.shape, -1, b.source) for b in layout.unread)
+
+
+def check_unread(what: str, slots: Sequence[Slot], given: Mapping[str, object], dims: Mapping[str, int]) -> None:
+    """Checks those of ``slots`` that are given as inputs are; a dimension that is not among ``dims`` may be any.
+
+    Raises: DTypeError, ShapeError.
+    """
+    for slot in slots:
+        if slot.name not in given:
+            continue
+        shape = converted(f"{what}: input {slot.name!r}", given[slot.name], slot.dtype, slot.source).shape
+        if len(shape) != len(slot.shape):
+            raise _refused(what, slot, shape, f"has rank {len(shape)}, needs rank {len(slot.shape)}")
+        for axis, size in enumerate(slot.shape):
+            if all(name in dims for name in names(size)) and shape[axis] != evaluate(size, dims):
+                raise _refused(what, slot, shape, f"axis {axis} has size {shape[axis]}, needs {evaluate(size, dims)}")
+
+
 def input_slots(layout: Layout) -> tuple[Slot, ...]:
     """The inputs of a program, in the order of its buffers."""
     return tuple(

@@ -29,12 +29,14 @@ from graphc.runtime import epoch, fastcall, fastcall_text, vectorcall
 from graphc.runtime.arguments import (
     Array,
     DimSolver,
+    check_unread,
     gather,
     input_slots,
     plain_address,
     quick_address,
     reads_addresses,
     scalar,
+    unread_slots,
 )
 from graphc.runtime.fastcall import FastCall
 from graphc.runtime.jit import Native, compile_objects, load
@@ -104,6 +106,7 @@ class Program:
         "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
         "_aimed", "_examine", "_fast", "_hypers", "_idle", "_kept", "_native", "_owned", "_released", "_held",
         "_n_calls", "_solver", "_threads", "averaged", "debug", "guard", "layout", "name", "sliced", "slots", "store",
+        "_others", "_unread",
     )  # fmt: skip
 
     def __init__(
@@ -148,6 +151,8 @@ class Program:
         self._threads = threads  # the team is made when a call first is long enough for one
         self._owned = store.addresses() if store is not None else range(0)
         self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
+        self._unread = unread_slots(layout)
+        self._others = (*self._hyper_index, *(slot.name for slot in self._unread))  # what a call may give beside inputs
         self._hypers, self._kept = _hyper_memory([b for b in layout.buffers if b.role == "hyper"])
         self._hyper_default: dict[str, bool | int | float] = {
             b.name: b.default for b in layout.buffers if b.role == "hyper" and b.default is not None
@@ -238,7 +243,7 @@ class Program:
 
         Raises: what ``run`` raises for arguments.
         """
-        arrays = gather(self.name, self.slots, given, tuple(self._hyper_index))
+        arrays = gather(self.name, self.slots, given, self._others)
         with self.guard.alone():
             context = self.context(self._solver.solve([array.shape for array in arrays], self.name))
             self._override(given)
@@ -263,7 +268,7 @@ class Program:
         Raises: InputError, ShapeError, DTypeError for arguments, IndexRangeError or NonFiniteError by the program's own
         checks. Weights and states are then as before.
         """
-        arrays = gather(self.name, self.slots, given, tuple(self._hyper_index))
+        arrays = gather(self.name, self.slots, given, self._others)
         shapes = tuple([array.shape for array in arrays])
         guard = self.guard
         with guard.lock:
@@ -278,6 +283,7 @@ class Program:
                 if context is None:
                     context = self._new_context(shapes)
                 if len(given) != len(arrays):
+                    check_unread(self.name, self._unread, given, context.dims)
                     self._override(given)
                 elif self._hyper_stale:
                     self._override({})
