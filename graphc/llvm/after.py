@@ -9,13 +9,13 @@ from __future__ import annotations
 from graphc.kernels.form import LANES, Access
 from graphc.kernels.schedule import nominal
 from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.lines import lines_function
 from graphc.llvm.nest import NestWriter
 from graphc.llvm.scalars import MEMORY
 from graphc.llvm.text import Value, const, vector
 
 INLINE_POST = 150  # instructions of all registers; a longer post program is written once, over the tile in memory
 FAR_BYTES = 1 << 22  # of all arrays of a program, beyond which no inner cache holds them from one step to the next
-LINES = Value("%lines", "ptr")  # of a function that makes a tile's sums: addresses of lines to be asked for
 
 
 class AfterWriter(NestWriter):
@@ -44,60 +44,19 @@ class AfterWriter(NestWriter):
         w, count = self.w, self.n_lines(rows, vectors)
         if not count:
             return Value("null", "ptr")
-        lines = w.alloca("ptr", count)
-        index = [env.index[v] for v in self.nest.schedule.order]
-        w.call(self.lines_function(rows), "void", [CONTEXT, lines, *index, const(I64, vectors)])
+        lines, far = w.alloca("ptr", count), self.far()
+        kinds = [self.memory(access) for access in far]
+        name = lines_function(w.module, rows, self.nest.schedule.tile[1], self.lanes, kinds)
+        arguments = [lines, const(I64, vectors), w.cast("zext", self.fetches(const(I64, count)), I64)]
+        for access, kind in zip(far, kinds, strict=True):
+            arguments.append(w.gep(self.pointers[access.buffer], self.offset(access.flat, env), kind))
+            arguments.append(self.sizes.value(access.flat.stride(self.nest.schedule.tile_row)))
+        w.call(name, "void", arguments)
         return lines
 
     def n_lines(self, rows: int, vectors: int) -> int:
         """How many lines a tile asks for; none where it has fewer rows than others, which is not worth the code."""
         return rows * vectors * len(self.far()) if rows == self.nest.schedule.tile[0] else 0
-
-    def lines_function(self, rows: int) -> str:
-        """The name of the function that does so for all tiles of a nest."""
-        name, far = f"{self.nest.name}_lines", self.far()
-        if name in self.w.module.functions:
-            return name
-        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
-        vectors = Value("%vectors", I64)
-        with self.function(name, [LINES, *index, vectors], dict.fromkeys(access.buffer for access in far)):
-            self.at("reduce", 0)
-            env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-            step, depth = len(far) * rows, self.nest.extents[self.nest.n_out]
-            if isinstance(depth, int) and depth >= step * self.nest.schedule.tile[1]:
-                self.each_line(env, rows, vectors, note=True)
-            else:
-                w = self.w
-                many = w.if_(self.fetches(w.mul(vectors, const(I64, step))))
-                self.each_line(env, rows, vectors, note=True)
-                w.else_(many)
-                self.each_line(env, rows, vectors, note=False)
-                w.end_if(many)
-        return name
-
-    def each_line(self, env: Env, rows: int, vectors: Value, note: bool) -> None:
-        """Note the address of each line of far arrays that belongs to a tile, or ask for it and note the last of them.
-
-        A tile with fewer vectors than others meets its last one again: that costs less than a branch. A store follows
-        each line asked for: measured, a step that asks for them without one takes a tenth longer.
-        """
-        w, far = self.w, self.far()
-        last = w.sub(vectors, const(I64, 1))
-        across = [w.intrinsic("llvm.smin", I64, [const(I64, c), last]) for c in range(self.nest.schedule.tile[1])]
-        columns = [w.mul(c, const(I64, self.lanes)) for c in across]
-        places = [w.gep(LINES, w.mul(c, const(I64, len(far) * rows)), "ptr") for c in across]
-        down = w.loop(const(I64, 0), const(I64, rows), const(I64, 1))
-        at = env.inner()
-        at.index[self.nest.schedule.tile_row] = w.add(env.index[self.nest.schedule.tile_row], down.index)
-        for k, access in enumerate(far):
-            start = w.gep(self.pointers[access.buffer], self.offset(access.flat, at), self.memory(access))
-            number = w.add(down.index, const(I64, k * rows))
-            for column, place in zip(columns, places, strict=True):
-                address = w.gep(start, column, self.memory(access))
-                if not note:
-                    w.prefetch(address, True)
-                w.store(address, w.gep(place, number, "ptr") if note else LINES, 8)
-        w.end_loop(down)
 
     def fetches(self, count: Value) -> Value:
         """Whether the sum has at least as many steps as a tile has lines: in fewer most would not get their turn."""
@@ -115,14 +74,6 @@ class AfterWriter(NestWriter):
         steps = w.intrinsic("llvm.smax", I64, [self.sizes.value(depth), const(I64, 1)])  # by 0 would be a signal
         each = w.new(I64, f"udiv i64 {count << 16}, {steps.text}")
         return w.select(self.fetches(const(I64, count)), each, const(I64, 0))
-
-    def fetch(self, turn: Value, each: Value) -> None:
-        """Ask for the line whose turn it is. They come one by one, all the sums long: asked for at once they would
-        hold up the loads of the operands."""
-        w = self.w
-        number = w.op("lshr", w.mul(turn, each), const(I64, 16))
-        address = w.load("ptr", w.gep(LINES, number, "ptr"), 8)
-        w.prefetch(address, True)
 
     def is_short(self) -> bool:
         """Whether the post program is short enough to be written for every register of the tile."""

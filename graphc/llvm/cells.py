@@ -12,13 +12,12 @@ from graphc.graph.sizes import SizeLike
 from graphc.kernels.form import Access
 from graphc.kernels.schedule import FEW_ROWS
 from graphc.llvm.access import CONTEXT, I64, Env
-from graphc.llvm.after import LINES, AfterWriter
+from graphc.llvm.after import AfterWriter
 from graphc.llvm.panel import line
-from graphc.llvm.sums import product_added, tile_sums
+from graphc.llvm.sums import AHEAD, Tile, product_added, tile_sums
 from graphc.llvm.text import Value, const, element, size_bytes, vector
 from graphc.structs import dataclass, replace
 
-AHEAD = 8  # steps of a sum before which a line is asked for that comes from an outer cache or memory
 LONG_DEPTH = 64  # terms of a sum beside which a call of a tile takes no time
 SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
 
@@ -73,17 +72,18 @@ class CellsWriter(AfterWriter):
         else:
             start_right = panel
         sides = Sides(left, right, panel is not None and not fills, fills)
-        if not fills and self.is_rest(rows):
-            memory = self.rest_sums(env, [start, start_right], panel is not None, kind, rows, vectors)
-        elif not self.is_short() or self.tile_rows == 0 or (fills and self.is_long()):  # few are not worth much code
-            ahead = self.lines_ahead(env, rows, vectors)
+        target = panel or Value("null", "ptr")
+        rest = not fills and self.is_rest(rows)
+        if rest or not self.is_short() or self.tile_rows == 0 or (fills and self.is_long()):  # few: not worth much code
             memory = w.alloca(kind, rows * vectors)
-            target = panel if panel is not None and fills else Value("null", "ptr")
-            name = self.sums_function(env, sides, rows, vectors)
-            count = self.last_count(env, vectors)
-            w.call(name, "void", [CONTEXT, start, start_right, target, memory, count, ahead])
+            if self.is_shared(rows):
+                self.shared_sums(env, sides, [start, start_right, target], memory, kind, rows, vectors, rest)
+            else:
+                name = self.sums_function(env, sides, rows, vectors)
+                count = self.last_count(env, vectors)
+                w.call(name, "void", [CONTEXT, start, start_right, target, memory, count])
         else:
-            self.cells(env, sides, [start, start_right, panel or Value("null", "ptr")], rows, vectors)
+            self.cells(env, sides, [start, start_right, target], rows, vectors)
             w.location = before
             return
         w.location = before
@@ -102,26 +102,35 @@ class CellsWriter(AfterWriter):
         self.w.call(name, "void", [CONTEXT, *arguments])
 
     def is_rest(self, rows: int) -> bool:
-        """Whether a tile's sums are made by a function of the module: one with fewer rows than others of its way, and
-        more than a few terms."""
+        """Whether a tile has fewer rows than others of its way, and its sums are made by a function of the module."""
+        return rows < min(self.tile_rows or FEW_ROWS, self.nest.schedule.tile[0]) and self.is_shared(rows)
+
+    def is_shared(self, rows: int) -> bool:
+        """Whether a tile's sums may be made by a function of the module: plain ones of more than a few terms."""
         nest = self.nest
-        full = min(self.tile_rows or FEW_ROWS, nest.schedule.tile[0])
-        if rows >= full or len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
+        if len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
             return False
         depth = nest.extents[nest.n_out]
-        return not isinstance(depth, int) or depth >= SHORT_DEPTH
+        upright = self.way.upright and rows == self.lanes
+        return not upright and (not isinstance(depth, int) or depth >= SHORT_DEPTH)
 
-    def rest_sums(self, env: Env, at: list[Value], packed: bool, kind: str, rows: int, vectors: int) -> Value:
-        """The memory of the sums of a tile, which a function of the module makes from the addresses ``at``."""
+    def shared_sums(
+        self, env: Env, sides: Sides, at: list[Value], memory: Value, kind: str, rows: int, vectors: int, rest: bool
+    ) -> None:
+        """Calls the module's function for the sums of a tile, from the addresses ``at``; rest: of one with few rows."""
         w, variable = self.w, self.nest.n_out
-        right, left = self.operands()
-        strides = [left.flat.stride(self.nest.schedule.tile_row), left.flat.stride(variable)]
-        strides.append(vectors * self.lanes if packed else right.flat.stride(variable))
+        strides = [sides.left.flat.stride(self.nest.schedule.tile_row), sides.left.flat.stride(variable)]
+        down, along = (s if isinstance(s, int) and not rest else None for s in strides)
+        each = None if rest else self.lines_a_step(rows, vectors)
+        masked = env.mask is not None and not sides.packed
+        along = along if along == 1 else None
+        tile = Tile(kind, rows, vectors, masked, down, along, fills=sides.fills, asks=each is not None)
+        strides.append(vectors * self.lanes if sides.packed else sides.right.flat.stride(variable))
         shape = [self.sizes.value(size) for size in (self.nest.extents[variable], *strides)]
-        memory = w.alloca(kind, rows * vectors)
-        name = tile_sums(w.module, kind, rows, vectors, env.mask is not None and not packed)
-        w.call(name, "void", [*at, memory, self.last_count(env, vectors), *shape])
-        return memory
+        arguments = [*at[:2], memory, self.last_count(env, vectors), *shape]
+        arguments += [at[2]] if tile.fills else []
+        arguments += [self.lines_ahead(env, rows, vectors), each] if each is not None else []
+        w.call(tile_sums(w.module, tile), "void", arguments)
 
     def last_count(self, env: Env, vectors: int) -> Value:
         """How many lanes of a tile's last vector there are."""
@@ -143,11 +152,10 @@ class CellsWriter(AfterWriter):
             return name
         left, right, target, out = (Value(text, "ptr") for text in ("%left", "%right", "%target", "%out"))
         count = Value("%count", I64)
-        with self.function(name, [left, right, target, out, count, LINES]):
+        with self.function(name, [left, right, target, out, count]):
             self.at("reduce", 0)
             inner = Env(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
-            each = self.lines_a_step(rows, vectors)
-            sums = self.sums(inner, sides, [left, right, target], rows, vectors, each)
+            sums = self.sums(inner, sides, [left, right, target], rows, vectors)
             for k, value in enumerate(sums):
                 self.w.store(value, self.w.gep(out, const(I64, k), value.type), 64)
         return name
@@ -188,12 +196,10 @@ class CellsWriter(AfterWriter):
         first, second = self.nest.loads[0], self.nest.loads[1]
         return (first, second) if first.moves_with(self.vector) else (second, first)
 
-    def sums(
-        self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int, each: Value | None = None
-    ) -> list[Value]:
+    def sums(self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int) -> list[Value]:
         """The sums of one tile from the addresses ``at``, row by row."""
         begin = [const(vector(self.element_type(), self.lanes), 0)] * (rows * vectors)
-        return self.sum_level(0, env, sides, at, begin, rows, vectors, each)
+        return self.sum_level(0, env, sides, at, begin, rows, vectors)
 
     def sum_level(
         self,
@@ -204,10 +210,8 @@ class CellsWriter(AfterWriter):
         sums: list[Value],
         rows: int,
         vectors: int,
-        each: Value | None = None,
     ) -> list[Value]:
-        """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it. each: of the
-        lines of ``LINES`` that are asked for at every step, in 65536ths."""
+        """The loop of the j-th reduced variable, from the addresses ``at``; the accumulators after it."""
         w = self.w
         if j == len(self.nest.reduced):
             return self.multiply(env, sides, at, sums, rows, vectors)
@@ -224,8 +228,6 @@ class CellsWriter(AfterWriter):
         ]
         if sides.step is not None:
             moved[1] = w.gep(at[1], w.mul(loop.index, sides.step), kinds[1])
-        if each is not None:
-            self.fetch(loop.index, each)
         after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
         return w.end_loop(loop, after)
 

@@ -41,12 +41,10 @@ class ColumnsWriter(TileWriter):
         """Nothing is asked for ahead: a narrow result has few lines."""
         return []
 
-    def sums(
-        self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int, each: Value | None = None
-    ) -> list[Value]:
+    def sums(self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int) -> list[Value]:
         """The sums of one tile from the addresses ``at``, row by row."""
         if not self.way.upright or rows != self.lanes:
-            return super().sums(env, sides, at, rows, vectors, each)
+            return super().sums(env, sides, at, rows, vectors)
         return self.upright(sides, at[0], at[1], vectors)
 
     def upright(self, sides: Sides, left: Value, right: Value, vectors: int) -> list[Value]:
