@@ -36,7 +36,7 @@ from graphc.notation.expressions import graph_lines, has_name
 from graphc.notation.show import to_mathml
 from graphc.notation.show import to_text as maths
 from graphc.notation.tree import Line
-from graphc.pipeline import Declared, Options, Stages, derive, gradient_name, stages
+from graphc.pipeline import Declared, Options, Stages, derive, gradient_name, stages, uncollected
 from graphc.rewrite.phases import PHASES, run
 from graphc.rewrite.work import Firing
 from graphc.runtime.jit import assembly
@@ -123,6 +123,7 @@ def _annotated(made: Stages) -> str:
     return annotated(links, links.asm, "\t#" if host().triple.startswith("x86") else "\t//")
 
 
+@uncollected()
 def report(declared: Declared, options: Options, title: str, profile: object = None, training: str = "") -> str:
     """The report of a program, a page of HTML. profile: for measured times; training: HTML about it.
 
@@ -135,8 +136,9 @@ def report(declared: Declared, options: Options, title: str, profile: object = N
         given = f"{type(profile).__name__}{of}"
         raise UsageError(f"report: profile: {given} given; needs what step.profile gave for this step")
     links = _links(made)
-    formulas, backward, updates = _formulas(made, links)
-    drawing = drawing_of(declared.graph, dict(declared.graph.outputs), backward, updates if made.backward else ())
+    formulas, forward, backward, updates = _formulas(made, links)
+    outputs = dict(declared.graph.outputs)
+    drawing = drawing_of(declared.graph, outputs, backward, updates if made.backward else (), forward=forward)
     target = host()
     data = links_data(links) | cost_data(cost(made.program), made.program, links, passes_of(formulas, links), profile)
     data |= {
@@ -150,13 +152,15 @@ def report(declared: Declared, options: Options, title: str, profile: object = N
     return page(title, data)
 
 
-def _formulas(made: Stages, links: Links) -> tuple[list[FormulaData], Sequence[Line], Sequence[Line]]:
-    """The maths of a program, each line with its values; and the lines of its gradients and updates."""
+def _formulas(
+    made: Stages, links: Links
+) -> tuple[list[FormulaData], Sequence[Line], Sequence[Line], Sequence[Line]]:
+    """The maths of a program, each line with its values; and the lines of its forward pass, gradients and updates."""
     declared = made.declared
     place = {(v.stage, v.number): k for k, v in enumerate(links.values)}
     at = {node: [place[DECLARED, node.number]] for node in declared.graph.live()}
-    lines = graph_lines(declared.graph, dict(declared.graph.outputs))
-    found = formulas_data("Forward pass", lines, declared.graph, at)
+    forward = graph_lines(declared.graph, dict(declared.graph.outputs))
+    found = formulas_data("Forward pass", forward, declared.graph, at)
     backward: Sequence[Line] = ()
     changes: Sequence[Line] = ()
     if made.backward is not None:
@@ -172,7 +176,7 @@ def _formulas(made: Stages, links: Links) -> tuple[list[FormulaData], Sequence[L
         where = {node: at[old] for old, node in new.items()}
         changes = graph_lines(updates)
         found += formulas_data("Update", changes, updates, where)
-    return found, backward, changes
+    return found, forward, backward, changes
 
 
 def _carried(made: Stages) -> Mapping[Node, Node]:

@@ -285,6 +285,7 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@uncollected()
 def stages(declared: Declared, options: Options, traced: bool = False) -> Stages:
     """All stages, each verified; LLVM is written by the last when it is asked for.
 

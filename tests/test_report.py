@@ -55,10 +55,12 @@ def test_everything_on_the_page_is_linked(name: str, tmp_path: Path) -> None:
     assert len(data["served"]) == n_lines
     assert all(0 <= v < n_values for found in data["served"] for v in found)
     for kind in ("asm", "llvm"):
-        lines = data[kind]["text"].split("\n")
+        code = [data[kind]["different"][n] for n in data[kind]["lines"]]
+        assert len(set(data[kind]["different"])) == len(data[kind]["different"])
+        assert any("ret" in line for line in code)
         last = 0
         for start, end, _, sources in data[kind]["spans"]:
-            assert last < start < end <= len(lines) + 1
+            assert last < start < end <= len(code) + 1
             last = end - 1
             assert all(1 <= source <= n_lines for source in sources)
     for formula in data["formulas"]:  # every line of maths leads somewhere

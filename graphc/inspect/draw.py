@@ -77,12 +77,14 @@ def drawing_of(
     updates: Sequence[Line] = (),
     captions: Mapping[str, str] | None = None,
     weights: Mapping[str, Array] | None = None,
+    forward: Sequence[Line] = (),
 ) -> Drawing:
     """The drawing of a forward graph, with the lines of its gradients and updates where there are any.
 
-    captions: words for values by name. weights: values of parameters, where they are known.
+    captions: words for values by name. weights: values of parameters, where they are known. forward: the lines of the
+    outputs, where they are known.
     """
-    forward = graph_lines(graph, outputs)
+    forward = forward or graph_lines(graph, outputs)
     leaves = leaves_of(graph)
     canvas = Canvas()
     draw_boxes(canvas, boxes_of(forward, backward, updates, leaves), captions or {})

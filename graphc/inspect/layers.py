@@ -63,6 +63,11 @@ def layered(widths: Sequence[float], rows: Sequence[int], edges: Sequence[tuple[
     return places.layout()
 
 
+def _places_in(row: Sequence[int]) -> dict[int, float]:
+    """The place of everything in a row, from 0 to 1."""
+    return {node: (k + 0.5) / len(row) for k, node in enumerate(row)}
+
+
 class _Places:
     """Boxes, and the points of long edges, in rows."""
 
@@ -97,10 +102,10 @@ class _Places:
     def order(self) -> None:
         """Orders every row by the mean place of neighbours, keeping the best of some sweeps down and up."""
         best, fewest = [list(row) for row in self.rows], self.crossings()
+        place = self.places()
         for sweep in range(_SWEEPS):
             neighbours = self.below if sweep % 2 else self.above
             for row in reversed(self.rows) if sweep % 2 else self.rows:
-                place = self.places()
                 means = {
                     node: sum(place[o] for o in neighbours[node]) / len(neighbours[node])
                     if neighbours[node]
@@ -108,6 +113,7 @@ class _Places:
                     for node in row
                 }
                 row.sort(key=means.__getitem__)
+                place.update(_places_in(row))
             found = self.crossings()
             if found < fewest:
                 best, fewest = [list(row) for row in self.rows], found
@@ -115,7 +121,7 @@ class _Places:
 
     def places(self) -> dict[int, float]:
         """The place of everything in its row, from 0 to 1."""
-        return {node: (k + 0.5) / len(row) for row in self.rows for k, node in enumerate(row)}
+        return {node: at for row in self.rows for node, at in _places_in(row).items()}
 
     def crossings(self) -> int:
         """How many pairs of links cross."""

@@ -6,6 +6,7 @@ This file gathers what the page shows, as plain data; ``page/`` holds the page i
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -80,7 +81,12 @@ def links_data(links: Links) -> Data:
 
 
 def _code(code: Code) -> Data:
-    return {"text": code.text, "spans": [(s.start, s.end, s.function, s.sources) for s in code.spans]}
+    """A text, each different line of it once; kernels have most of them in common."""
+    lines = code.text.split("\n")
+    different = [line for line, _ in Counter(lines).most_common()]  # the commonest have the shortest numbers
+    number = {line: n for n, line in enumerate(different)}
+    spans = [(s.start, s.end, s.function, s.sources) for s in code.spans]
+    return {"different": different, "lines": [number[line] for line in lines], "spans": spans}
 
 
 def formulas_data(
@@ -100,11 +106,13 @@ def formulas_data(
             inside.update(dict.fromkeys(places.get(node, ())))
             stack += [i for i in node.inputs if i.number not in own and i.inputs and not graph.name(i)]
         found.append(list(inside))
+    readers: dict[str, list[int]] = {}
+    for n, line in enumerate(lines):
+        for name in dict.fromkeys(symbols(line.value)):
+            readers.setdefault(name, []).append(n)
     for k in range(len(lines) - 1, -1, -1):  # a part of a value belongs to whatever reads it
         if lines[k].node < 0:
-            name = lines[k].name
-            readers = [n for n, other in enumerate(lines) if name and name in symbols(other.value)]
-            found[k] = list(dict.fromkeys(v for n in readers for v in found[n]))
+            found[k] = list(dict.fromkeys(v for n in readers.get(lines[k].name, ()) for v in found[n]))
     return [
         {
             "section": section, "name": line.name, "text": line_text(line), "mathml": lines_mathml([line]),

@@ -96,8 +96,8 @@ const row = (kind, id, cells, style = "") =>
 const table = (heads, rows) => `<table><thead><tr>${heads.map((h) => `<th>${h}</th>`).join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
 
 function code(kind) {
-  const { text, spans } = codeKinds[kind];
-  const lines = text.split("\n");
+  const { different, spans } = codeKinds[kind];
+  const lines = codeKinds[kind].lines.map((n) => different[n]);
   const blocks = [];
   let block = "", at = 1, next = 0;
   const flush = () => { if (block) blocks.push(`<div class="fn">${block}</div>`); block = ""; };
