@@ -10,12 +10,13 @@ import pytest
 from graphc.errors import DefinitionError
 from graphc.graph.dtypes import DTYPES, DType, boolean, float32, float64, int32, int64
 from graphc.graph.formula import Affine, Formula, FromData, Guard, Index, Read, affine, check, plain, var
+from graphc.graph.formula_reader import read_formula
 from graphc.graph.graph import Graph, Node, Origin, Site, const_value
 from graphc.graph.primitives import PRIMITIVES
 from graphc.graph.scalar import Body, BodyBuilder, Scalar, trace
 from graphc.graph.show import formula_text
 from graphc.graph.sizes import SizeLike, dim
-from graphc.graph.text import from_text, node_text, read_formula, to_text
+from graphc.graph.text import from_text, node_text, to_text
 
 N = dim("N")
 

@@ -1,4 +1,4 @@
-"""A formula as one line of index notation: complete, stable, and read back by ``graph/text.py``.
+"""A formula as one line of index notation: complete, stable, and read back by ``graph/formula_reader.py``.
 
     sum(k<128) $0[i, k] * $1[k, j]                      a product; i and j are the result's axes
     $0[i - 1 if i >= 1] + t0; ...                       a guarded read; ``t0 = ...;`` names a value used twice

@@ -19,9 +19,10 @@ from graphc.notation.placing import Operand
 from graphc.notation.points import point_tree
 from graphc.notation.recognise import Named, gather, is_identity, named_parts, shown_inputs
 from graphc.notation.shapes import shape_of
-from graphc.notation.simplify import Known, simplified
+from graphc.notation.simplify import simplified
 from graphc.notation.tensors import tensor_tree
 from graphc.notation.tree import Applied, At, Bracket, Infix, Line, Number, Symbol, Tree, parts, symbols, weight
+from graphc.notation.tree_rules import Known
 
 _SILENT = ("stop_gradient", "variable")
 _LEAF_NAMES = {"count": "step", "training": "training"}
