@@ -38,8 +38,9 @@ from graphc.pipeline import (
     with_declarations,
 )
 from graphc.runtime import cache as disk
+from graphc.runtime.compiled import Compiled, compile_program
 from graphc.runtime.jit import compiler_version
-from graphc.runtime.program import Compiled, Examine, compile_program
+from graphc.runtime.program import Examine
 from graphc.runtime.program import Program as Loaded
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import Store, make_store

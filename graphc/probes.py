@@ -20,8 +20,8 @@ from graphc.llvm.counters import COUNTERS
 from graphc.llvm.emit import emit
 from graphc.llvm.target import host
 from graphc.pipeline import Declared, Options, Stages, every_value, means_infinity, stages
+from graphc.runtime.compiled import compile_program
 from graphc.runtime.program import Program as Loaded
-from graphc.runtime.program import compile_program
 from graphc.runtime.store import Store, make_store
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike
 
-from graphc.runtime.program import Compiled
+from graphc.runtime.compiled import Compiled
 from graphc.runtime.step import TrainStep
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,7 +18,8 @@ from graphc.kernels.layout import WORD_POSITION, WORD_VALUE, Buffer, Check, Layo
 from graphc.llvm import target
 from graphc.llvm.text import Module, Value, Writer, const
 from graphc.runtime.arguments import Array
-from graphc.runtime.program import Compiled, Program, compile_program
+from graphc.runtime.compiled import Compiled, compile_program
+from graphc.runtime.program import Program
 from graphc.runtime.step import Function, Look, Tools, TrainStep
 from graphc.runtime.store import make_store
 

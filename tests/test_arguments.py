@@ -18,7 +18,7 @@ from graphc.graph.sizes import dim
 from graphc.kernels.arena import Arena
 from graphc.kernels.layout import Buffer, Layout, Results
 from graphc.runtime.arguments import DimSolver, input_slots
-from graphc.runtime.program import Compiled
+from graphc.runtime.compiled import Compiled
 from graphc.runtime.step import TrainStep
 
 

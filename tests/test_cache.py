@@ -16,7 +16,7 @@ import pytest
 import graphc as gc
 from graphc.runtime import cache
 from graphc.runtime.cache import Entry, cache_folder, cache_key, keep, lookup, source_digest
-from graphc.runtime.program import Compiled
+from graphc.runtime.compiled import Compiled
 
 ROOT = Path(__file__).parent.parent
 KEY = cache_key(["a graph", "options"])

@@ -16,8 +16,8 @@ from handmade import loss_of, values
 
 from graphc import errors
 from graphc.runtime import fastcall
+from graphc.runtime.compiled import Compiled
 from graphc.runtime.memory import zeroed
-from graphc.runtime.program import Compiled
 from graphc.runtime.step import TrainStep
 
 

@@ -21,7 +21,7 @@ from graphc import errors
 from graphc.graph.dtypes import float32
 from graphc.kernels.layout import Buffer
 from graphc.runtime import epoch, fit
-from graphc.runtime.program import Compiled
+from graphc.runtime.compiled import Compiled
 from graphc.runtime.step import TrainStep
 
 ROOT = Path(__file__).parent.parent

@@ -25,8 +25,9 @@ from graphc import errors
 from graphc.graph.sizes import dim
 from graphc.kernels.layout import Buffer, Layout, verify
 from graphc.runtime import program as program_module
+from graphc.runtime.compiled import Compiled
 from graphc.runtime.memory import Guarded, guarded
-from graphc.runtime.program import Compiled, Program
+from graphc.runtime.program import Program
 from graphc.runtime.step import TrainStep
 from graphc.runtime.store import make_store
 

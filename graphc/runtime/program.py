@@ -1,28 +1,24 @@
-"""A compiled program in this process: its contexts, arena and calls."""
+"""A loaded program: its contexts, its arena and its calls."""
 
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 
-from graphc.errors import GraphcError, IndexRangeError, InternalError, NonFiniteError, UsageError
+from graphc.errors import GraphcError, InternalError, UsageError
 from graphc.graph.sizes import evaluate
 from graphc.kernels.layout import (
     FIRST_DIM_WORD,
     IN_ARENA,
     PERSISTENT,
     WORD_ALWAYS,
-    WORD_POSITION,
     WORD_TEAM,
-    WORD_VALUE,
     Buffer,
     Layout,
-    verify,
 )
 from graphc.llvm.target import Target
 from graphc.runtime import epoch, fastcall, fastcall_text, vectorcall
@@ -35,15 +31,16 @@ from graphc.runtime.arguments import (
     plain_address,
     quick_address,
     reads_addresses,
-    scalar,
     unread_slots,
 )
+from graphc.runtime.compiled import Compiled
+from graphc.runtime.failures import failure
 from graphc.runtime.fastcall import FastCall
-from graphc.runtime.jit import Native, compile_objects, load
+from graphc.runtime.jit import Native, load
 from graphc.runtime.memory import Allocator, Bytes, zeroed
+from graphc.runtime.scalars import Number, Scalars
 from graphc.runtime.store import WANTED, Guard, Store
 from graphc.runtime.team import Team, team_of
-from graphc.structs import dataclass
 
 T = TypeVar("T")
 Entry = Callable[[int], int]
@@ -58,28 +55,6 @@ _MOST_CONTEXTS = 256
 _WITHOUT_LOCK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
 _SHUFFLE = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int64, ctypes.c_size_t)
 _WITH_LOCK = ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """Machine code and its layout, as the cache keeps them."""
-
-    layout: Layout
-    objects: tuple[bytes, ...]
-
-
-def compile_program(text: str, layout: Layout, target: Target, passes: Sequence[str] = ()) -> Compiled:
-    """The program of one LLVM module, with the native epoch loop and the fast call added where the layout allows.
-
-    Raises: InternalError where the text or the layout is ill-formed.
-    """
-    verify(layout)
-    texts = [text]
-    if epoch.can_fit(layout):
-        texts.append(epoch.module_text(layout, fma=target.fma))
-    if fastcall_text.fast_inputs(layout):
-        texts.append(fastcall_text.module_text(layout, fma=target.fma))
-    return Compiled(layout, compile_objects(texts, target, passes))
 
 
 class Context:
@@ -103,10 +78,9 @@ class Program:
     """A loaded program. Calls are serialised by the store's guard; a call from within a call is refused."""
 
     __slots__ = (
-        "_address_of", "_allocate", "_arena", "_busy", "_by_shapes", "_hyper_default", "_hyper_index", "_hyper_stale",
-        "_aimed", "_examine", "_fast", "_hypers", "_idle", "_kept", "_native", "_owned", "_released", "_held",
-        "_n_calls", "_solver", "_threads", "averaged", "debug", "guard", "layout", "name", "sliced", "slots", "store",
-        "_others", "_unread",
+        "_address_of", "_aimed", "_allocate", "_arena", "_busy", "_by_shapes", "_examine", "_fast", "_held", "_idle",
+        "_n_calls", "_native", "_others", "_owned", "_released", "_scalars", "_solver", "_threads", "_unread",
+        "averaged", "debug", "guard", "layout", "name", "sliced", "slots", "store",
     )  # fmt: skip
 
     def __init__(
@@ -150,14 +124,9 @@ class Program:
         self._examine = examine
         self._threads = threads  # the team is made when a call first is long enough for one
         self._owned = store.addresses() if store is not None else range(0)
-        self._hyper_index = {b.name: n for n, b in enumerate(b for b in layout.buffers if b.role == "hyper")}
+        self._scalars = Scalars(layout)
         self._unread = unread_slots(layout)
-        self._others = (*self._hyper_index, *(slot.name for slot in self._unread))  # what a call may give beside inputs
-        self._hypers, self._kept = _hyper_memory([b for b in layout.buffers if b.role == "hyper"])
-        self._hyper_default: dict[str, bool | int | float] = {
-            b.name: b.default for b in layout.buffers if b.role == "hyper" and b.default is not None
-        }
-        self._hyper_stale = True
+        self._others = (*self._scalars.names, *(slot.name for slot in self._unread))  # what may be given beside inputs
 
     # What the arena is made of
 
@@ -215,7 +184,7 @@ class Program:
                 if buffer.role == "output":
                     views[buffer.name] = self._view(buffer, offsets[buffer.slot], context.dims)
             elif buffer.role == "hyper":
-                words[layout.buffer_word(number)] = int(self._hypers[buffer.name].ctypes.data)
+                words[layout.buffer_word(number)] = int(self._scalars.arrays[buffer.name].ctypes.data)
             elif buffer.role in PERSISTENT:
                 if self.store is None:
                     raise InternalError(f"{self.name}: {buffer.name!r} needs a store")
@@ -285,10 +254,10 @@ class Program:
                 if len(given) != len(arrays):
                     check_unread(self.name, self._unread, given, context.dims)
                     self._override(given)
-                elif self._hyper_stale:
+                elif self._scalars.stale:
                     self._override({})
                 self._call(context, arrays)
-                if self._fast is not None and not self._hyper_stale and context is not self._aimed:
+                if self._fast is not None and not self._scalars.stale and context is not self._aimed:
                     self._aim(self._fast, context, shapes)
                 return read(context)
             finally:
@@ -326,32 +295,16 @@ class Program:
 
     def failure(self, context: Context, status: int, where: str = "") -> GraphcError:
         """The error that a failed check of the program stands for."""
-        if not 0 < status <= len(self.layout.checks):
-            return InternalError(f"{self.name}: the program returned {status}")
-        check = self.layout.checks[status - 1]
-        value: int | float = context.words[WORD_VALUE]
-        if check.kind == "nonfinite":
-            value = struct.unpack("<d", struct.pack("<q", value))[0]
-        bound = evaluate(check.bound, context.dims)
-        text = check.message
-        for name, shown in (("value", value), ("position", context.words[WORD_POSITION]), ("bound", bound)):
-            text = text.replace("{" + name + "}", str(shown))
-        text += where + (f"\n  {check.source}" if check.source else "")
-        if check.kind == "index":
-            return IndexRangeError(text)
-        found = self._examine(status - 1, self._values(context)) if self._examine is not None else None
-        if found is not None:
-            first, _, rest = str(found).partition("\n")
-            text = f"{first}{where}\n{rest}"
-        if self.store is not None and self.debug:
-            text += "\n  weights and states are as before it"
-        error = NonFiniteError(text)
-        error.autopsy = found
-        return error
+
+        def examined(check: int) -> object:
+            return self._examine(check, self._values(context)) if self._examine is not None else None
+
+        restored = self.store is not None and self.debug
+        return failure(self.name, self.layout, context.words[:], context.dims, status, where, examined, restored)
 
     def _values(self, context: Context) -> dict[str, Array]:
         """Copies of all that a call read: its inputs, run-time scalars, weights and states."""
-        found = {name: np.array(scalar) for name, scalar in self._hypers.items()}
+        found = {name: np.array(scalar) for name, scalar in self._scalars.arrays.items()}
         if self.store is not None:
             found |= {name: np.array(self.store[name]) for name in self.store.names()}
         for slot in self.slots:
@@ -364,31 +317,21 @@ class Program:
     # Hyper-parameters
 
     @property
-    def hyper(self) -> dict[str, bool | int | float]:
+    def hyper(self) -> dict[str, Number]:
         """The defaults of the run-time scalars, a copy."""
-        return dict(self._hyper_default)
+        return self._scalars.defaults()
 
     def set_hyper(self, name: str, value: object) -> None:
         """Change a default. Raises DTypeError or ShapeError."""
-        buffer = self.layout.buffers[self.layout.index(name)]
-        number = scalar(f"{self.name}.hyper", value, buffer)
+        number = self._scalars.checked(f"{self.name}.hyper", name, value)
         with self.guard.alone():
-            self._hyper_default[name] = number
-            self._hyper_stale = True
+            self._scalars.set_default(name, number)
             self._disarm()
 
     def _override(self, given: Mapping[str, object]) -> None:
-        buffers = self.layout.buffers
-        chosen = dict(self._hyper_default)
-        for name in self._hyper_index:
-            if name in given:
-                chosen[name] = scalar(self.name, given[name], buffers[self.layout.index(name)])
+        numbers = self._scalars.given(self.name, given)
         self._disarm()
-        self._hyper_stale = True  # until the defaults are written again, whatever interrupts
-        with np.errstate(over="ignore"):  # a large double is infinite in float32, as it is in an array
-            for name, number in chosen.items():
-                self._hypers[name][()] = number
-        self._hyper_stale = any(name in given for name in self._hyper_index)
+        self._scalars.write(numbers)
 
     # The fast way in
 
@@ -399,7 +342,7 @@ class Program:
         """
         if self.store is None or self.debug or not fastcall_text.fast_inputs(self.layout) or not fastcall.usable():
             return
-        hypers = {name: int(array.ctypes.data) for name, array in self._hypers.items()}
+        hypers = {name: int(array.ctypes.data) for name, array in self._scalars.arrays.items()}
         guard = ctypes.addressof(self.guard.words)
         self._fast = fastcall.make(self._native.addresses, self.layout, slow, guard, self._owned, hypers)
         vectorcall.aim(step, self._native.addresses[fastcall_text.SYMBOL])
@@ -445,7 +388,7 @@ class Program:
                 raise UsageError(f"{self.name}: called from within a call of itself")
             try:
                 self._busy = True
-                if self._hyper_stale:
+                if self._scalars.stale:
                     self._override({})
                 while any(context.arena is not self._arena for context in contexts):
                     for context in contexts:
@@ -462,12 +405,6 @@ class Program:
     def owns(self, array: Array) -> bool:
         """Whether an array lies in the memory of weights and states."""
         return self._address_of(array) in self._owned
-
-
-def _hyper_memory(buffers: Sequence[Buffer]) -> tuple[dict[str, Array], Bytes]:
-    block = zeroed(64 * len(buffers))
-    arrays = {b.name: np.ndarray((), b.dtype.numpy, block.data, 64 * n) for n, b in enumerate(buffers)}
-    return arrays, block
 
 
 def _key(dims: Mapping[str, int]) -> tuple[int, ...]:
