@@ -16,9 +16,9 @@ from graphc.llvm.after import AfterWriter
 from graphc.llvm.panel import line
 from graphc.llvm.sums import AHEAD, Tile, product_added, tile_sums
 from graphc.llvm.text import Value, const, element, size_bytes, vector
-from graphc.structs import dataclass, replace
+from graphc.structs import dataclass
 
-LONG_DEPTH = 64  # terms of a sum beside which a call of a tile takes no time
+LONG_DEPTH = 64  # terms of a sum beside which a call and a way through memory take no time
 SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
 
 
@@ -46,7 +46,6 @@ class Sides:
     right: Access
     packed: bool
     fills: bool
-    step: Value | None = None
 
 
 class CellsWriter(AfterWriter):
@@ -74,7 +73,7 @@ class CellsWriter(AfterWriter):
         sides = Sides(left, right, panel is not None and not fills, fills)
         target = panel or Value("null", "ptr")
         rest = not fills and self.is_rest(rows)
-        if rest or not self.is_short() or self.tile_rows == 0 or (fills and self.is_long()):  # few: not worth much code
+        if rest or not self.is_short() or self.tile_rows == 0 or self.is_long():  # few are not worth much code
             memory = w.alloca(kind, rows * vectors)
             if self.is_shared(rows):
                 self.shared_sums(env, sides, [start, start_right, target], memory, kind, rows, vectors, rest)
@@ -83,23 +82,13 @@ class CellsWriter(AfterWriter):
                 count = self.last_count(env, vectors)
                 w.call(name, "void", [CONTEXT, start, start_right, target, memory, count])
         else:
-            self.cells(env, sides, [start, start_right, target], rows, vectors)
+            self.does_work = True
+            sums = self.sums(env, sides, [start, start_right, target], rows, vectors)
+            self.leave_registers(env, sums, rows, vectors)
             w.location = before
             return
         w.location = before
         self.leave_memory(env, memory, kind, rows, vectors)
-
-    def cells(self, env: Env, sides: Sides, at: list[Value], rows: int, vectors: int) -> None:
-        """The sums of one tile from the addresses ``at``, and what follows them in registers."""
-        if not self.is_long():
-            self.does_work = True
-            self.leave_registers(env, self.sums(env, sides, at, rows, vectors), rows, vectors)
-            return
-        stride = vectors * self.lanes if sides.packed else sides.right.flat.stride(self.nest.n_out)
-        index = [env.index[v] for v in self.nest.schedule.order]
-        name = self.cells_function(env, sides, rows, vectors)
-        arguments = [*at[:2], self.sizes.value(stride), *index, self.last_count(env, vectors)]
-        self.w.call(name, "void", [CONTEXT, *arguments])
 
     def is_rest(self, rows: int) -> bool:
         """Whether a tile has fewer rows than others of its way, and its sums are made by a function of the module."""
@@ -107,12 +96,13 @@ class CellsWriter(AfterWriter):
 
     def is_shared(self, rows: int) -> bool:
         """Whether a tile's sums may be made by a function of the module: plain ones of more than a few terms."""
-        nest = self.nest
-        if len(nest.reduced) > 1 or nest.guards or self.stretch is not None:
-            return False
-        depth = nest.extents[nest.n_out]
+        depth = self.nest.extents[self.nest.n_out]
         upright = self.way.upright and rows == self.lanes
-        return not upright and (not isinstance(depth, int) or depth >= SHORT_DEPTH)
+        return not upright and self.is_plain() and (not isinstance(depth, int) or depth >= SHORT_DEPTH)
+
+    def is_plain(self) -> bool:
+        """Whether all sums run over all of one variable."""
+        return len(self.nest.reduced) == 1 and not self.nest.guards and self.stretch is None
 
     def shared_sums(
         self, env: Env, sides: Sides, at: list[Value], memory: Value, kind: str, rows: int, vectors: int, rest: bool
@@ -161,30 +151,10 @@ class CellsWriter(AfterWriter):
         return name
 
     def is_long(self) -> bool:
-        """Whether a tile takes long enough for every batch to pay for a call; then it is written once for all ways."""
-        nest = self.nest
-        if len(nest.reduced) > 1 or nest.guards or self.stretch is not None or self.way.upright:
-            return False
-        depth = nest.extents[nest.n_out]
-        return isinstance(depth, int) and depth >= LONG_DEPTH
-
-    def cells_function(self, env: Env, sides: Sides, rows: int, vectors: int) -> str:
-        """The name of a function that writes one tile's cells: its sums, and what follows them in registers."""
-        name = f"{self.nest.name}_{rows}x{vectors}_cells{'_masked' if env.mask else ''}"
-        if name in self.w.module.functions:
-            return name
-        left, right = Value("%left", "ptr"), Value("%right", "ptr")
-        step, count = Value("%step", I64), Value("%count", I64)
-        index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
-        with self.function(name, [left, right, step, *index, count], self.pointers):
-            self.at("reduce", 0)
-            inner = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
-            self.evaluate_without(inner, (self.vector, self.nest.schedule.tile_row))
-            inner = inner.inner(mask=self.w.lane_mask(self.lanes, count) if env.mask is not None else None)
-            sides = replace(sides, packed=False, step=step)
-            sums = self.sums(inner, sides, [left, right, Value("null", "ptr")], rows, vectors)
-            self.leave_registers(inner, sums, rows, vectors)
-        return name
+        """Whether a tile takes so long that its sums may pass through memory, for every batch: that keeps them out of
+        the nest's own text."""
+        depth = self.nest.extents[self.nest.n_out]
+        return isinstance(depth, int) and depth >= LONG_DEPTH and not self.way.upright and self.is_plain()
 
     def at_load(self, access: Access) -> int:
         """From here on instructions come from the load of an operand; gives what they came from before."""
@@ -226,8 +196,6 @@ class CellsWriter(AfterWriter):
             w.gep(p, self.scaled(loop.index, step), kind) if step != 0 else p
             for p, step, kind in zip(at, steps, kinds, strict=True)
         ]
-        if sides.step is not None:
-            moved[1] = w.gep(at[1], w.mul(loop.index, sides.step), kinds[1])
         after = self.sum_level(j + 1, env, sides, moved, list(loop.carried), rows, vectors)
         return w.end_loop(loop, after)
 

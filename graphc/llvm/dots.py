@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from graphc.llvm.access import CONTEXT, I64, Env
+from graphc.llvm.access import CONTEXT, I64, MEMBER, SHIFT, Env
 from graphc.llvm.sums import product_added
 from graphc.llvm.text import Value, Writer, const, element, size_bytes, vector
 from graphc.llvm.tile import TileWriter
@@ -53,15 +53,33 @@ class DotsWriter(TileWriter):
             super().output_level(k, env)
             return
         w, rows = self.w, self.sizes.value(self.nest.extents[order[-1]])
-        alone = k + 1 == self.divided  # a single column
         if not rows.text.startswith("%"):
-            self.by_first(lambda: self.columns(k, env, rows)) if alone else self.columns(k, env, rows)
+            self.does_work = True
+            self.some_rows(k, env)
             return
         few = w.if_(w.icmp("sle", rows, const(I64, self.nest.schedule.dots)))
-        self.by_first(lambda: self.columns(k, env, rows)) if alone else self.columns(k, env, rows)
+        index = [env.index[v] for v in order[:k]]
+        w.call(self.few_rows(k), "void", [CONTEXT, MEMBER, SHIFT, *index])
         w.else_(few)
         super().output_level(k, env)
         w.end_if(few)
+
+    def few_rows(self, k: int) -> str:
+        """The name of the function for few rows: LLVM need not optimise what is left here, loops that call tiles."""
+        name, order = f"{self.nest.name}_few", self.nest.schedule.order
+        if name not in self.w.module.functions:
+            index = [Value(f"%i{j}", I64) for j in range(k)]
+            with self.function(name, [MEMBER, SHIFT, *index], self.pointers):
+                env = Env(index=dict(zip(order[:k], index, strict=True)))
+                self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
+                self.some_rows(k, env)
+        return name
+
+    def some_rows(self, k: int, env: Env) -> None:
+        """All columns of all rows."""
+        rows = self.sizes.value(self.nest.extents[self.nest.schedule.tile_row])
+        alone = k + 1 == self.divided  # a single column
+        self.by_first(lambda: self.columns(k, env, rows)) if alone else self.columns(k, env, rows)
 
     def columns(self, k: int, env: Env, rows: Value) -> None:
         """A register's worth of columns at a time, of all rows."""
@@ -86,7 +104,6 @@ class DotsWriter(TileWriter):
                 name = self.dots(count, mask is not None)
                 w.call(name, "void", [CONTEXT, source, at, w.gep(found, first, kind), last])
 
-            self.does_work = True
             self.groups(rows, dots)
             down = w.loop(const(I64, 0), rows, const(I64, 1))
             self.cell(inner, down.index, w.load(kind, w.gep(found, down.index, kind), 64))
