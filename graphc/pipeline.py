@@ -16,7 +16,7 @@ import numpy as np
 from graphc.diff.derivatives import one
 from graphc.diff.reverse import Backward, backward
 from graphc.dsl.handle import Leaf
-from graphc.dsl.intern import intern
+from graphc.dsl.intern import intern, leaves_of
 from graphc.dsl.targets import (
     Optimizer,
     check_update,
@@ -158,8 +158,7 @@ def declare_step(
     """
     further = tensors("compile: outputs", outputs)
     named = {LOSS: loss, **{f"output {name}": tensor for name, tensor in further.items()}}
-    first = intern(named)
-    params = trained(first.leaves, train)
+    params = trained(leaves_of(named), train)
     for name, p in params.items():
         p.label = p.label or name  # a layer's parameter has its name from here on, and its slots theirs
     gradients = [Tensor("input", (), Leaf(gradient_name(name)), p.dtype, p.shape) for name, p in params.items()]

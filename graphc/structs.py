@@ -80,10 +80,11 @@ def replace(instance: T, /, **changes: object) -> T:
 
     Raises: TypeError for a name that is no field.
     """
-    for name in instance.__match_args__:  # type: ignore[attr-defined]
-        if name not in changes:
-            changes[name] = getattr(instance, name)
-    return type(instance)(**changes)
+    values = [
+        changes.pop(name) if name in changes else getattr(instance, name)
+        for name in instance.__match_args__  # type: ignore[attr-defined]
+    ]
+    return type(instance)(*values, **changes)
 
 
 def _made(cls: Any, frozen: bool, eq: bool, keep_hash: bool) -> Any:

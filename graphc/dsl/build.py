@@ -46,7 +46,7 @@ def build(outputs: Mapping[str, Handle], variables: Sequence[Handle] = ()) -> Bu
             made = _note_updates(graph, handle, inputs)
         else:
             made = graph.add(handle.kind, inputs, _attr(handle, names), handle.dtype, handle.shape)
-            graph.note(made, [distinct.origin(o, made) for o in origins[handle]])
+            graph.note(made, tuple([distinct.origin(o, made) for o in origins[handle]]))
         if handle in marks:
             known = graph.origins.get(made, ())
             made = graph.add("variable", (made,), marks[handle], handle.dtype, handle.shape, known)
@@ -91,6 +91,14 @@ class _Names:
             name = f"{wanted}_{count}"
         self.counts[wanted] = count
         return name
+
+
+def declared(outputs: Iterable[Handle]) -> dict[str, Handle]:
+    """The declared leaves that ``outputs`` are made of, by name, in the order of ``build``, which makes the graph too.
+
+    Raises: DefinitionError where two declarations share a name.
+    """
+    return {name: handle for handle, name in _leaf_names(postorder(outputs)).items()}
 
 
 def postorder(roots: Iterable[Handle]) -> list[Handle]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from graphc.dsl.build import build
+from graphc.dsl.build import build, declared
 from graphc.dsl.tensor import Tensor
 from graphc.errors import InternalError
 from graphc.graph.formula import Formula
@@ -38,6 +38,14 @@ def intern(outputs: Mapping[str, Tensor], variables: Sequence[Tensor] = ()) -> I
     # Every operand of a tensor is a tensor, so these are the same dictionaries.
     leaves, unread = (cast("dict[str, Tensor]", found) for found in (built.leaves, built.unread))
     return Interned(built.graph, cast("dict[Tensor, Node]", built.node), leaves, unread)
+
+
+def leaves_of(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The declared leaves of what ``intern`` would make of ``outputs``, by name.
+
+    Raises: DefinitionError where two declarations share a name.
+    """
+    return cast("dict[str, Tensor]", declared(outputs.values()))
 
 
 def to_tensors(graph: Graph, nodes: Sequence[Node], known: Mapping[Node, Tensor]) -> list[Tensor]:

@@ -308,8 +308,12 @@ def apply(record: Record, *operands: TensorLike, **attrs: AttrValue) -> Tensor:
                     whole = whole or weak.kind == "int"
                     continue
                 operand = as_tensor(operand, None, record.name)
-            place = next((k for k, known in enumerate(inputs) if known is operand), len(inputs))
-            if place == len(inputs):
+            place = 0
+            for known in inputs:  # a list's own search would ask for ``==``, which builds a tensor
+                if known is operand:
+                    break
+                place += 1
+            else:
                 inputs.append(operand)
             slots.append(place)
             types.append(TensorType(operand.shape, operand.dtype))

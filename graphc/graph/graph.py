@@ -116,7 +116,8 @@ class Graph:
     ) -> Node:
         """The node of that kind, inputs, attribute and type; the standing one where it is known."""
         inputs = tuple(inputs)
-        key = (kind, inputs, attr, dtype, shape)
+        # A formula states its type itself.
+        key = (attr, inputs) if kind == "formula" else (kind, inputs, attr, dtype, shape)
         node = self._known.get(key)
         if node is None:
             node = self._known[key] = Node(kind, inputs, attr, dtype, shape, len(self.nodes))

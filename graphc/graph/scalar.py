@@ -302,8 +302,8 @@ class BodyBuilder:
             table = reads if instr.op == "read" else indices if instr.op == "index" else ()
             new = table[instr.attr] if isinstance(instr.attr, int) and instr.attr < len(table) else None
             if new is None:
-                args = tuple(values[a].position for a in instr.args)
-                new = self.emit(Instr(instr.op, args, instr.dtype, instr.attr))
+                args = tuple([values[a].position for a in instr.args])
+                new = self.emit(instr if args == instr.args else Instr(instr.op, args, instr.dtype, instr.attr))
             values.append(new)
         return values
 
@@ -323,7 +323,8 @@ class BodyBuilder:
             stack.pop()
             if position not in moved:
                 moved[position] = len(kept)
-                kept.append(Instr(old.op, tuple(moved[a] for a in old.args), old.dtype, old.attr))
+                args = tuple([moved[a] for a in old.args])
+                kept.append(old if args == old.args else Instr(old.op, args, old.dtype, old.attr))
         return Body(tuple(kept))
 
 

@@ -27,6 +27,7 @@ from graphc.graph.formula_reader import read_formula
 from graphc.graph.graph import Attr, ConstValue, Graph, Node, Origin
 from graphc.graph.show import formula_text, type_text
 from graphc.graph.sizes import Size, parse_size
+from graphc.structs import dataclass
 
 _HEADER = "graph 1"
 _LINE = re.compile(r"%(\d+): (\w+)\[([^\]]*)\] (is|=) (.*)")
@@ -76,24 +77,32 @@ def node_text(node: Node, number: dict[Node, int] | None = None) -> str:
 
 
 def _node_line(node: Node, number: dict[Node, int] | None) -> str:
-    def name(n: Node) -> str:
-        return f"%{n.number if number is None else number[n]}"
-
-    head = f"{name(node)}: {type_text(node.dtype, node.shape)}"
+    own, *inputs = [f"%{n.number if number is None else number[n]}" for n in (node, *node.inputs)]
+    head = f"{own}: {type_text(node.dtype, node.shape)}"
     if isinstance(node.attr, Formula):
-        template, order = _template(node.attr)
-        if order == tuple(range(len(node.inputs))) and len(dict.fromkeys(node.inputs)) == len(order):
-            return f"{head} = " + _OPERAND.sub(lambda m: name(node.inputs[int(m[1])]), template)
-        return f"{head} = ({', '.join(name(i) for i in node.inputs)}) {template}"
-    inputs = f"({', '.join(name(i) for i in node.inputs)})" if node.inputs else ""
-    return f"{head} is {node.kind}{inputs}{_attr_text(node.attr)}"
+        template = _template(node.attr)
+        if template.in_order == len(inputs) == len(dict.fromkeys(inputs)):
+            return f"{head} = " + "".join([inputs[t] if isinstance(t, int) else t for t in template.pieces])
+        return f"{head} = ({', '.join(inputs)}) {template.text}"
+    given = f"({', '.join(inputs)})" if inputs else ""
+    return f"{head} is {node.kind}{given}{_attr_text(node.attr)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A formula's text; its pieces, an operand being its number; how many operands first appear in order, or -1."""
+
+    text: str
+    pieces: tuple[str | int, ...]
+    in_order: int
 
 
 @lru_cache(maxsize=65536)
-def _template(formula: Formula) -> tuple[str, tuple[int, ...]]:
-    """The formula's text, and its operands in order of first appearance there."""
+def _template(formula: Formula) -> _Template:
     text = formula_text(formula)
-    return text, tuple(dict.fromkeys(int(m) for m in _OPERAND.findall(text)))
+    pieces = tuple([int(p) if k % 2 else p for k, p in enumerate(_OPERAND.split(text))])
+    order = list(dict.fromkeys(pieces[1::2]))
+    return _Template(text, pieces, len(order) if order == list(range(len(order))) else -1)
 
 
 def _comment(origins: Sequence[Origin]) -> str:

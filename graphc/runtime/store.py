@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -69,7 +70,7 @@ class Store:
         total = 0
         for name, buffer in buffers.items():
             places[name] = total
-            n_bytes = buffer.dtype.itemsize * int(np.prod(shapes[name], dtype=np.int64))
+            n_bytes = buffer.dtype.itemsize * math.prod(shapes[name])
             total += aligned(n_bytes)
         self._block: Bytes = zeroed(total)
         self._buffers = dict(buffers)
