@@ -107,7 +107,8 @@ def make(
         "float_type": id(float), "slow": id(slow), "new_float": _function(api.PyFloat_FromDouble),
         "save_thread": _function(api.PyEval_SaveThread), "restore_thread": _function(api.PyEval_RestoreThread),
         "new_method": _function(api.PyMethod_New), "vectorcall": _function(api.PyObject_Vectorcall),
-        "release": _function(api.Py_DecRef),
+        "release": _function(api.Py_DecRef), "hold": _function(api.Py_IncRef),
+        "intern": _function(api.PyUnicode_InternInPlace),
     }  # fmt: skip
     for name, value in values.items():
         words[AT[name]] = value

@@ -40,9 +40,13 @@ WORDS = (
     "new_method",    # PyMethod_New
     "vectorcall",    # PyObject_Vectorcall
     "release",       # Py_DecRef
+    "hold",          # Py_IncRef
+    "intern",        # PyUnicode_InternInPlace
 )  # fmt: skip
 AT = {name: n for n, name in enumerate(WORDS)}
 _MOST_ARGUMENTS = 8
+_NAMES = "graphc_call_names"  # the names of a call, interned; the interpreter's lock is held while they are used
+_INTERN = "graphc_call_intern"
 
 # Bytes into an object.
 HEADER = object.__basicsize__  # of every object; an array's or a tuple's own fields follow
@@ -110,6 +114,7 @@ def module_text(layout: Layout, fma: bool = True) -> str:
     module = Module("call", fma=fma)
     module.declare(layout.symbol, "i32", ["ptr"])
     module.globals[STATE_SYMBOL] = f"@{STATE_SYMBOL} = global ptr null, align 8"
+    _define_intern(module)
     w = Writer(module)
     params = [Value("%step", "ptr"), Value("%args", "ptr"), Value("%count", "i64"), Value("%names", "ptr")]
     step, args, count, names = params
@@ -155,6 +160,26 @@ def module_text(layout: Layout, fma: bool = True) -> str:
     return module.text()
 
 
+def _define_intern(module: Module) -> None:
+    """The function that puts the names of a call, interned, into memory of its own. Those that matter are held by the
+    step, so none is held there.
+    """
+    module.globals[_NAMES] = f"@{_NAMES} = internal global [{_MOST_ARGUMENTS} x ptr] zeroinitializer, align 8"
+    w = Writer(module)
+    names, given, state = params = [Value("%names", "ptr"), Value("%given", "i64"), Value("%state", "ptr")]
+    hold, intern, release = (_state(w, state, name, "ptr").text for name in ("hold", "intern", "release"))
+    loop = w.loop(_i64(0), given, _i64(1))
+    name = w.load("ptr", w.gep(w.gep(names, _i64(ITEMS), "i8"), loop.index, "i64"))
+    at = w.gep(Value(f"@{_NAMES}", "ptr"), loop.index, "i64")
+    w.store(name, at)
+    w.line(f"call void {hold}(ptr {name.text})")
+    w.line(f"call void {intern}(ptr {at.text})")
+    w.line(f"call void {release}(ptr {w.load('ptr', at).text})")
+    w.end_loop(loop)
+    w.ret()
+    module.define(_INTERN, "void", params, w, "internal", "noinline cold")
+
+
 def _i64(number: int) -> Value:
     return const("i64", number)
 
@@ -193,17 +218,40 @@ class _Call:
             name = w.load("i64", w.gep(self.names, _i64(ITEMS + 8 * number), "i8"))
             wanted = w.load("i64", w.gep(self.state, _i64(input_word(inputs, number)), "i64"))
             usual = w.and_(usual, w.icmp("eq", name, wanted))
-        before, search, found = w.block, w.label("search"), w.label("found")
-        w.condbr(usual, found, search)
-        w.place(search)
+        branch = w.if_(w.icmp("eq", usual, const("i1", 0)), expected=False)
         words = [input_word(inputs, number) for number in range(len(inputs))]
         words += [hyper_word(inputs, number) for number in range(n_hypers)]
-        searched = [self.place(word) for word in words]
-        after = w.block
-        w.br(found)
-        w.place(found)
+        searched = self.searched(words)
+        before, after = branch.otherwise, w.block
+        w.end_if(branch)
         listed = [_i64(number) for number in range(len(inputs))] + [_i64(-1)] * n_hypers
         return [w.phi("i64", [(one, before), (other, after)]) for one, other in zip(listed, searched, strict=True)]
+
+    def searched(self, words: Sequence[int]) -> list[Value]:
+        """Which argument has the name in each of these words, -1 for none.
+
+        Names are interned, so addresses compare. Where one given is not among them it may be a text that is not
+        interned (the key of a dict that was read from somewhere): then all are searched once more, interned.
+        """
+        w = self.w
+        interned = Value(f"@{_NAMES}", "ptr")
+        turn = w.repeat([w.gep(self.names, _i64(ITEMS), "i8"), _i64(0)])
+        places = [self.place(word, turn.carried[0]) for word in words]
+        known = self.n_known(places)
+        few = w.icmp("sle", self.given, _i64(_MOST_ARGUMENTS))
+        again = w.and_(w.and_(w.icmp("ne", known, self.given), few), w.icmp("eq", turn.carried[1], _i64(0)))
+        branch = w.if_(again, expected=False)
+        w.line(f"call void @{_INTERN}(ptr {self.names.text}, i64 {self.given.text}, ptr {self.state.text})")
+        w.end_if(branch)
+        w.end_repeat(turn, [interned, _i64(1)], again)
+        return places
+
+    def n_known(self, places: Sequence[Value]) -> Value:
+        """How many of these places there are."""
+        known: Value = _i64(0)
+        for place in places:
+            known = self.w.add(known, self.w.cast("zext", self.w.icmp("sge", place, _i64(0)), "i64"))
+        return known
 
     def go_slow(self, step: Value, count: Value) -> None:
         """Return what the Python method gives."""
@@ -221,8 +269,8 @@ class _Call:
         w.line(f"call void {release.text}(ptr {method.text})")
         w.ret(result)
 
-    def place(self, at: int) -> Value:
-        """Which argument has the name in the state's word ``at``, -1 for none. Names are interned: addresses compare.
+    def place(self, at: int, names: Value) -> Value:
+        """Which of ``names`` is that in the state's word ``at``, -1 for none.
 
         A place beyond the names given is never read: the tuple's last name is looked at instead.
         """
@@ -232,7 +280,7 @@ class _Call:
         place: Value = _i64(-1)
         for n in range(_MOST_ARGUMENTS):
             index = w.intrinsic("llvm.smin", "i64", [last, _i64(n)])
-            name = w.load("i64", w.gep(w.gep(self.names, _i64(ITEMS), "i8"), index, "i64"))
+            name = w.load("i64", w.gep(names, index, "i64"))
             place = w.select(w.icmp("eq", name, wanted), index, place)
         return place
 
@@ -262,9 +310,7 @@ class _Call:
     def no_others(self, n_inputs: int, places: Sequence[Value]) -> None:
         """Go the slow way unless every name given is an input's or a scalar's."""
         w = self.w
-        known: Value = _i64(n_inputs)
-        for place in places:
-            known = w.add(known, w.cast("zext", w.icmp("sge", place, _i64(0)), "i64"))
+        known = w.add(_i64(n_inputs), self.n_known(places))
         _require(w, self.slow, w.icmp("eq", known, self.given))
 
     def check_floats(self, places: Sequence[Value]) -> None:
