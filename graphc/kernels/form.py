@@ -91,6 +91,11 @@ class Access:
     data: tuple[DataTerm, ...] = ()
     guards: tuple[Condition, ...] = ()
 
+    def buffers(self) -> list[int]:
+        """The buffer, and those that its address and guards read."""
+        guards = [guard.data[0] for guard in self.guards if guard.data is not None]
+        return [self.buffer, *(term.buffer for term in self.data), *guards]
+
     def moves_with(self, variable: int) -> bool:
         """Whether the address or a guard depends on a variable."""
         if self.flat.stride(variable) != 0 or any(d.at.stride(variable) != 0 for d in self.data):

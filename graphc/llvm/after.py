@@ -6,6 +6,8 @@ read or write of arrays in memory is asked for while the tile's sums are made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.kernels.form import LANES, Access
 from graphc.kernels.schedule import nominal
 from graphc.llvm.access import CONTEXT, I64, Env
@@ -19,7 +21,11 @@ FAR_BYTES = 1 << 22  # of all arrays of a program, beyond which no inner cache h
 
 
 class AfterWriter(NestWriter):
-    """The part of a product's writer that knows what follows a tile's sums."""
+    """The part of a product's writer that knows what follows a tile's sums.
+
+    table: where addresses and strides stand that the function for this takes, if it is called."""
+
+    table: Value | None = None
 
     def element_type(self) -> str:
         """The type of one product."""
@@ -100,18 +106,60 @@ class AfterWriter(NestWriter):
             rest = w.sub(self.sizes.value(self.nest.extents[self.vector]), first)
         index = [env.index[v] for v in self.nest.schedule.order]
         shape = [const(I64, rows), const(I64, whole), rest, const(I64, vectors)]
-        w.call(self.post_function(kind), "void", [CONTEXT, memory, *index, *shape])
+        name = self.post_function(kind)
+        if self.table is None:
+            self.table = w.alloca("ptr", max(1, len(self.told())))
+        w.call(name, "void", [CONTEXT, memory, *index, *shape, self.table])
+
+    def accesses(self) -> list[Access]:
+        """What the post program reads and writes."""
+        read = {i.attr for i in self.nest.post.instrs if i.op == "read"}
+        return [load for k, load in enumerate(self.nest.loads) if k in read] + [s.access for s in self.nest.stores]
+
+    def prepare(self, accesses: Sequence[Access]) -> None:
+        """Evaluate here the strides that are known when the program runs."""
+        for access in accesses:
+            for size in (access.flat.const, *(stride for _, stride in access.flat.terms)):
+                self.sizes.prepare(size)
+
+    def told(self) -> list[tuple[str, int]]:
+        """What a nest's post program has of its own, and may share its function without: the buffers of its ``table``,
+        and the strides from row to row."""
+        accesses = self.accesses()
+        rows = [access.flat.stride(self.nest.schedule.tile_row) for access in accesses]
+        buffers = dict.fromkeys(k for access in accesses for k in access.buffers())
+        strides = dict.fromkeys(stride for stride in rows if isinstance(stride, int) and stride > 1)
+        return [*(("buffer", k) for k in buffers), *(("stride", stride) for stride in strides)]
+
+    def fill_table(self, at: int) -> None:
+        """Writes the table, if there is one, before what the writer has from ``at`` on: once for all tiles."""
+        if self.table is None:
+            return
+        w, end = self.w, len(self.w.lines)
+        for n, (what, number) in enumerate(self.told()):
+            value = self.pointers[number] if what == "buffer" else const(I64, number)
+            w.store(value, w.gep(self.table, const(I64, n), I64), 8)
+        w.lines[at:] = [*w.lines[end:], *w.lines[at:end]]
 
     def post_function(self, kind: str) -> str:
-        """The name of the function that runs the post program on a tile in memory and stores: written once a nest, for
-        whole vectors and for a masked one."""
+        """The name of the function that runs the post program on a tile in memory and stores, for whole vectors and for
+        a masked one. Nests whose post programs differ by their tables alone share one."""
         name = f"{self.nest.name}_post"
-        if name in self.w.module.functions:
-            return name
-        memory = Value("%memory", "ptr")
+        if name in self.names:
+            return self.names[name]
+        memory, table = Value("%memory", "ptr"), Value("%table", "ptr")
         index = [Value(f"%i{k}", I64) for k in range(len(self.nest.schedule.order))]
         rows, whole, rest, across = (Value(text, I64) for text in ("%rows", "%whole", "%rest", "%across"))
-        with self.function(name, [memory, *index, rows, whole, rest, across], self.pointers):
+        with self.function(name, [memory, *index, rows, whole, rest, across, table], shared=True):
+            pointers = {}
+            for n, (what, number) in enumerate(self.told()):
+                place = self.w.gep(table, const(I64, n), I64)
+                if what == "buffer":
+                    pointers[number] = self.w.load("ptr", place, 8)
+                else:
+                    self.sizes.tell(number, self.w.load(I64, place, 8))
+            self.pointers = pointers
+            self.prepare(self.accesses())
             w = self.w
             env = Env(index=dict(zip(self.nest.schedule.order, index, strict=True)))
             self.evaluate_without(env, (self.vector, self.nest.schedule.tile_row))
@@ -124,7 +172,7 @@ class AfterWriter(NestWriter):
                 inner = self.cell_column(env, w.mul(whole, const(I64, self.lanes)), True)
                 self.memory_rows(inner, memory, kind, whole, rows, across)
                 w.end_if(masked)
-        return name
+        return self.names[name]
 
     def whole_columns(self, env: Env, memory: Value, kind: str, rows: Value, whole: Value, across: Value) -> None:
         """The cells of a tile in memory but for a masked column, column by column.

@@ -138,13 +138,14 @@ class DotsWriter(TileWriter):
         clamped: columns beyond the ``last`` are read as that one, and no store will use them.
         """
         name = f"{self.nest.name}_dots{rows}{'_clamped' if clamped else ''}"
-        if name not in self.w.module.functions:
+        if name not in self.names:
             source, line, out = Value("%source", "ptr"), Value("%line", "ptr"), Value("%out", "ptr")
             last = Value("%last", I64)
-            with self.function(name, [source, line, out, last]):
+            with self.function(name, [source, line, out, last], shared=True):
                 self.at("reduce", 0)
+                self.prepare(self.operands())
                 self.write_dots(source, line, out, last, rows, clamped)
-        return name
+        return self.names[name]
 
     def write_dots(self, source: Value, line: Value, out: Value, last: Value, rows: int, clamped: bool) -> None:
         """Writes the dot products of the columns at ``source`` and the rows at ``line`` to ``out``."""

@@ -24,6 +24,11 @@ def add_source(file: str, meta: Callable[[str], str]) -> tuple[str, list[str]]:
     return source, [f"!llvm.dbg.cu = !{{{unit}}}", f"!llvm.module.flags = !{{{version}}}"]
 
 
+def unlocated(body: str) -> str:
+    """A function's body without locations."""
+    return re.sub(f"{re.escape(LOCATION)}[0-9]+", "", body) if LOCATION in body else body
+
+
 def located(name: str, body: str, source: str, meta: Callable[[str], str]) -> tuple[str, str]:
     """A function's body with its locations resolved, and its own attachment; as they are where none are wanted (no
     ``source``) or there are none."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from graphc.errors import InternalError
-from graphc.llvm.locations import add_source, located
-from graphc.llvm.values import Value
+from graphc.llvm.locations import add_source, located, unlocated
+from graphc.llvm.values import Value, typed
 from graphc.structs import dataclass, field
 
 
@@ -34,6 +34,7 @@ class Module:
     fma: bool = True
     avx512: bool = False
     functions: dict[str, str] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)  # names of functions by what they do
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)
     metadata: list[str] = field(default_factory=list)
@@ -83,6 +84,17 @@ class Module:
         text, debug = located(name, body.text(), self.source, self.meta)
         tail = " ".join(t for t in ("nounwind", attributes, debug) if t)
         self.functions[name] = f"{head} @{name}({listed}) {tail} {{\n{text}\n}}"
+
+    def share(
+        self, name: str, result: str, params: Sequence[Value], body: Body, linkage: str = "", attributes: str = ""
+    ) -> str:
+        """Add a function unless there is one that differs from it by its name alone, or by what its instructions come
+        from; the name of the one there is."""
+        key = f"{result} {typed(params)} {linkage} {attributes}\n{unlocated(body.text())}"
+        if key not in self.shared:
+            self.shared[key] = name
+            self.define(name, result, params, body, linkage, attributes)
+        return self.shared[key]
 
     def trace(self, file: str) -> None:
         """From here on locations count: they become lines of ``file`` in the machine code's line table, which changes

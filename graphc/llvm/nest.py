@@ -39,6 +39,7 @@ class NestWriter(Accesses):
         places: Places,
     ) -> None:
         self.w = w
+        self.names: dict[str, str] = {}  # of the functions written for the nest, shared ones by another's
         self.attributes = "noinline"  # of the function that the nest is written into
         self.places = places
         self.nest = nest
@@ -59,21 +60,28 @@ class NestWriter(Accesses):
         self.depends = {"body": self._dependence(nest.body), "post": self._dependence(nest.post)}
 
     @contextmanager
-    def function(self, name: str, params: Sequence[Value], pointers: Iterable[int] = ()) -> Iterator[None]:
+    def function(
+        self, name: str, params: Sequence[Value], pointers: Iterable[int] = (), shared: bool = False
+    ) -> Iterator[None]:
         """What is written meanwhile is the body of a function of the module, whose first parameter is the context.
 
-        pointers: the buffers whose addresses it needs; like sizes they are read anew there.
+        pointers: the buffers whose addresses it needs; like sizes they are read anew there. shared: by all that are the
+        same, whatever their nests; ``names`` has what it is called.
         """
         caller, sizes, known = self.w, self.sizes, self.pointers
         self.w = Writer(caller.module)
         self.at(*HEAD)
         self.pointers = {k: self.locate(self.w, k) for k in pointers}
         self.sizes = Sizes(self.w, CONTEXT, sizes.dims)
-        for size in sizes.prepared():
+        for size in () if shared else sizes.prepared():
             self.sizes.prepare(size)
         yield
         self.w.ret()
-        self.w.module.define(name, "void", [CONTEXT, *params], self.w, "internal", "noinline")
+        self.names[name] = name
+        if shared:
+            self.names[name] = self.w.module.share(name, "void", [CONTEXT, *params], self.w, "internal", "noinline")
+        else:
+            self.w.module.define(name, "void", [CONTEXT, *params], self.w, "internal", "noinline")
         self.w, self.sizes, self.pointers = caller, sizes, known
 
     # Dependence

@@ -16,6 +16,10 @@ class Sizes:
         self.dims = dims
         self._known: dict[SizeLike, Value] = {}
 
+    def tell(self, size: int, value: Value) -> None:
+        """From here on a number is called by a value of it, an argument of the function."""
+        self._known[size] = value
+
     def prepare(self, size: SizeLike) -> None:
         """Evaluate ``size`` here; ``value`` gives it later."""
         if isinstance(size, Size) and size not in self._known:
@@ -27,9 +31,9 @@ class Sizes:
 
     def value(self, size: SizeLike) -> Value:
         """An i64. A size that was not prepared is evaluated on the spot."""
-        if isinstance(size, int):
-            return const("i64", size)
-        return self._known[size] if size in self._known else self._evaluate(size)
+        if size in self._known:
+            return self._known[size]
+        return const("i64", size) if isinstance(size, int) else self._evaluate(size)
 
     def _evaluate(self, size: Size) -> Value:
         w = self.w

@@ -140,9 +140,10 @@ class TileWriter(CellsWriter):
 
     def write(self) -> None:
         """Write the nest's loops where the writer stands."""
-        env = Env()
+        env, begin = Env(), len(self.w.lines)
         self.at_level("post", 0, env)
         self.all_points(env)
+        self.fill_table(begin)
         if not self.does_work:
             self.attributes += " optnone"
 
