@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +139,8 @@ class Graph:
     def note(self, node: Node, origins: Iterable[Origin]) -> None:
         """Unites further origins with those of ``node``."""
         known = self.origins.get(node)
+        if known is origins:
+            return
         if known is None:
             new = origins if isinstance(origins, tuple) and len(origins) == 1 else tuple(dict.fromkeys(origins))
             if new:
@@ -189,7 +192,7 @@ def reachable(roots: Iterable[Node]) -> list[Node]:
         if node not in found:
             found[node] = None
             stack.extend(node.inputs)
-    return sorted(found, key=lambda n: n.number)
+    return sorted(found, key=attrgetter("number"))
 
 
 def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
@@ -210,7 +213,7 @@ def rebuild(graph: Graph, make: Callable[[Graph, Node, tuple[Node, ...]], Node])
     result = Graph()
     new: dict[Node, Node] = {}
     for node in graph.live():
-        made = make(result, node, tuple(new[i] for i in node.inputs))
+        made = make(result, node, tuple([new[i] for i in node.inputs]))
         result.note(made, graph.origins.get(node, ()))
         new[node] = made
     result.outputs = {name: new[node] for name, node in graph.outputs.items()}

@@ -44,12 +44,12 @@ class Size:
     def __add__(self, other: SizeLike) -> SizeLike:
         if not isinstance(other, (int, Size)):
             return NotImplemented
-        return _from_terms(_terms(self) + _terms(other))
+        return _from_terms(self.terms + _terms(other)) if other else self
 
     __radd__ = __add__
 
     def __neg__(self) -> SizeLike:
-        return _from_terms(tuple((m, -c) for m, c in self.terms))
+        return Size(tuple([(m, -c) for m, c in self.terms]))
 
     def __sub__(self, other: SizeLike) -> SizeLike:
         if not isinstance(other, (int, Size)):
@@ -62,7 +62,9 @@ class Size:
     def __mul__(self, other: SizeLike) -> SizeLike:
         if not isinstance(other, (int, Size)):
             return NotImplemented
-        return _from_terms(tuple((_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other)))
+        if isinstance(other, int):
+            return self if other == 1 else Size(tuple([(m, c * other) for m, c in self.terms])) if other else 0
+        return _from_terms(tuple([(_times(m, n), c * d) for m, c in self.terms for n, d in other.terms]))
 
     __rmul__ = __mul__
 
@@ -110,6 +112,9 @@ class Size:
         found: dict[str, None] = {}
         for monomial, _ in self.terms:
             for atom, _ in monomial:
+                if atom.isidentifier():
+                    found[atom] = None
+                    continue
                 for name in re.findall(r"[^\W\d]\w*", atom):
                     found[name] = None
         return tuple(found)
@@ -252,11 +257,13 @@ def _from_terms(terms: tuple[tuple[Monomial, int], ...]) -> SizeLike:
     total: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         total[monomial] = total.get(monomial, 0) + coefficient
-    kept = sorted(((m, c) for m, c in total.items() if c), key=lambda t: (-sum(p for _, p in t[0]), t[0]))
+    kept = [(m, c) for m, c in total.items() if c]
     if not kept:
         return 0
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
+    if len(kept) > 1:
+        kept.sort(key=lambda t: (-sum(p for _, p in t[0]), t[0]))
     return Size(tuple(kept))
 
 

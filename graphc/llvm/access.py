@@ -13,7 +13,7 @@ from graphc.llvm.scalars import MEMORY, emit_cast, emit_primitive
 from graphc.llvm.sizes import Sizes
 from graphc.llvm.text import Value, Writer, const, lanes, like, vector
 from graphc.ops.combiners import COMBINERS
-from graphc.structs import dataclass, field, replace
+from graphc.structs import dataclass, field
 
 I64 = "i64"
 Places = Mapping[tuple[str, int], int]  # the line of each part of a kernel in the listing; see ``kernels/show.py``
@@ -35,7 +35,9 @@ class Env:
     def inner(self, **changes: object) -> Env:
         """A copy for a deeper level."""
         copied = Env(dict(self.index), self.mask, dict(self.values), dict(self.splats))
-        return replace(copied, **changes) if changes else copied
+        for name, value in changes.items():
+            setattr(copied, name, value)
+        return copied
 
 
 class Accesses:

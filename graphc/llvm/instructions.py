@@ -57,7 +57,8 @@ class Instructions:
 
     def new(self, kind: str, text: str) -> Value:
         """Write an instruction with a result of type ``kind``."""
-        value = self.fresh(kind)
+        value = Value(f"%v{self._values}", kind)
+        self._values += 1
         self.line(f"{value.text} = {text}")
         return value
 
@@ -217,8 +218,10 @@ class Instructions:
         self, name: str, result: str, args: Sequence[Value], arg_attributes: Mapping[int, str] | None = None
     ) -> Value:
         """Call ``@name``; a void call gives an empty value."""
-        extra = arg_attributes or {}
-        listed = ", ".join(" ".join(t for t in (v.type, extra.get(n, ""), v.text) if t) for n, v in enumerate(args))
+        listed = typed(args)
+        if arg_attributes:
+            words = ((v.type, arg_attributes.get(n, ""), v.text) for n, v in enumerate(args))
+            listed = ", ".join(" ".join(w for w in each if w) for each in words)
         if result == "void":
             self.line(f"call void @{name}({listed})")
             return Value("", "void")
@@ -236,15 +239,17 @@ class Instructions:
 
         overloads: the types that its name carries, in order; by default the result's alone.
         """
-        full = ".".join([name, *(mangled(t) for t in (overloads if overloads is not None else [result]))])
-        self.module.declare(full, result, [v.type for v in args])
+        full = ".".join([name, *map(mangled, overloads if overloads is not None else [result])])
+        if full not in self.module.declarations:
+            self.module.declare(full, result, [v.type for v in args])
         return self.call(full, result, args, arg_attributes)
 
     # Memory
 
     def gep(self, pointer: Value, index: Value, kind: str) -> Value:
         """The address of element ``index`` of type ``kind``; a vector of indices gives a vector of addresses."""
-        return self.new(like(index.type, "ptr"), f"getelementptr {kind}, {typed([pointer, index])}")
+        where = f"{pointer.type} {pointer.text}, {index.type} {index.text}"
+        return self.new(like(index.type, "ptr"), f"getelementptr {kind}, {where}")
 
     def load(self, kind: str, pointer: Value, align: int = 0) -> Value:
         """What lies at ``pointer``; align 0 takes the element's size."""

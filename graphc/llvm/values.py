@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from graphc.errors import InternalError
 
+_BYTES = {"float": 4, "double": 8, "half": 2, "ptr": 8}
 _SHORT = {"float": "f32", "double": "f64", "half": "f16", "ptr": "p0"}
 
 
@@ -62,6 +63,7 @@ def like(kind: str, scalar: str) -> str:
     return vector(scalar, lanes(kind))
 
 
+@lru_cache(maxsize=4096)
 def mangled(kind: str) -> str:
     """The suffix that an overloaded intrinsic carries for a type.
 
@@ -78,9 +80,7 @@ def size_bytes(scalar: str) -> int:
     >>> size_bytes("float"), size_bytes("i64"), size_bytes("i1")
     (4, 8, 1)
     """
-    if scalar.startswith("i"):
-        return max(1, int(scalar[1:]) // 8)
-    return {"float": 4, "double": 8, "half": 2, "ptr": 8}[scalar]
+    return _BYTES[scalar] if scalar in _BYTES else max(1, int(scalar.removeprefix("i")) // 8)
 
 
 def const(kind: str, number: float) -> Value:
@@ -89,6 +89,8 @@ def const(kind: str, number: float) -> Value:
     >>> const("float", 0.1).text, const("<8 x i32>", -1).text, const("i1", True).text
     ('0x3FB99999A0000000', 'splat (i32 -1)', 'true')
     """
+    if kind == "i64":  # most constants are parts of addresses
+        return Value(str(int(number)), kind)
     scalar = element(kind)
     if scalar == "i1":
         text = "true" if number else "false"
@@ -118,4 +120,4 @@ def typed(values: Sequence[Value]) -> str:
     >>> typed([Value("%a", "i64"), Value("3", "i32")])
     'i64 %a, i32 3'
     """
-    return ", ".join(f"{v.type} {v.text}" for v in values)
+    return ", ".join([f"{v.type} {v.text}" for v in values])

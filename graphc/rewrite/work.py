@@ -151,12 +151,13 @@ class Work:
         added: given where no other rule fires in the graph as it is, so that those alone are tried until one does.
         """
         live = self.source.live()
+        new, origins = self.new, self.source.origins
         readers = users(live)
         ends = dict.fromkeys(self.source.roots(), 1)
         self._count_checks(live)
         for node in live:
-            inputs = tuple(self.new[i] for i in node.inputs)
-            self._origins = self.source.origins.get(node, ())
+            inputs = tuple([new[i] for i in node.inputs])
+            self._origins = origins.get(node, ())
             fired = len(self.log)
             if node.kind == "formula" and (dirty is None or node in dirty):
                 only = added if added is not None and self._rests(node, inputs, added) else None
@@ -169,7 +170,7 @@ class Work:
             if self.touched:
                 self._note_change(made)
             self.graph.note(made, self._origins)
-            self.new[node] = made
+            new[node] = made
             self.stands_for.setdefault(made, node)
             self.uses[made] = self.uses.get(made, 0) + len(readers[node]) + ends.get(node, 0)
             if node in protect:
