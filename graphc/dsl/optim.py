@@ -2,7 +2,9 @@
 
 An optimizer takes a list of parameters and a list of their gradients and gives ``{parameter or state: new value}``,
 written in the DSL itself; one of your own is a few lines. ``lr`` is a run-time hyper-parameter; a number, or an
-expression such as a schedule over ``gc.step_count()``, may be given for it. Formulas and defaults are PyTorch's.
+expression such as a schedule over ``gc.step_count()``, may be given for it. An integer with Python's floats is float32:
+for float64 parameters a schedule is one over ``gc.cast(gc.step_count(), "float64")``. Formulas and defaults are
+PyTorch's.
 """
 
 from __future__ import annotations

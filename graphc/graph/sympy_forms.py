@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from graphc.errors import DefinitionError
-from graphc.graph.scalar import Body, Operand, const_value
+from graphc.graph.scalar import Operand
 
 
 class SymPyExpr(Protocol):
@@ -119,28 +119,6 @@ def apply_sympy(name: str, operands: Sequence[object]) -> SymPyExpr:
         raise DefinitionError(f"sym.{name}: SymPy has no such function")
     result: SymPyExpr = function(*[sp.sympify(o) for o in operands])
     return result
-
-
-def body_to_sympy(body: Body, reads: Sequence[SymPyExpr]) -> SymPyExpr:
-    """A body as one SymPy expression over the given symbols."""
-    import sympy as sp
-
-    values: list[SymPyExpr] = []
-    for instr in body.instrs:
-        if instr.op == "read" and isinstance(instr.attr, int):
-            values.append(reads[instr.attr])
-        elif instr.op == "const":
-            number = const_value(instr)
-            values.append(sp.nsimplify(number, rational=True) if isinstance(number, float) else sp.sympify(number))
-        elif instr.op == "index":
-            values.append(sp.Symbol(f"v{instr.attr}", integer=True))
-        elif instr.op == "size":
-            values.append(sp.sympify(str(instr.attr)))
-        elif instr.op == "cast":
-            values.append(values[instr.args[0]])
-        else:
-            values.append(apply_sympy(instr.op, [values[a] for a in instr.args]))
-    return values[-1]
 
 
 # SymPy's class names and the primitive that each is; n-ary ones are folded from the left.

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.graph.dtypes import DType
-from graphc.graph.formula import Affine, Guard, Shape
+from graphc.graph.formula import Affine, Shape
 from graphc.graph.graph import ConstValue
 from graphc.graph.scalar import Instr
 from graphc.graph.sizes import Size, SizeLike, product
@@ -335,8 +335,3 @@ def strides(shape: Sequence[SizeLike]) -> tuple[SizeLike, ...]:
         result.append(step)
         step = step * extent
     return tuple(reversed(result))
-
-
-def guard_condition(guard: Guard, data: tuple[int, Flat] | None) -> Condition:
-    """A formula's guard with its index from data resolved to a buffer's element."""
-    return Condition(guard.kind, guard.expr, guard.divisor, data)

@@ -203,9 +203,3 @@ def needs_number(name: str, operand: TensorType) -> None:
     """Raises DTypeError where an operand is of booleans."""
     if operand.dtype.kind == "b":
         raise DTypeError(f"{name}: {operand.dtype} given; needs numbers")
-
-
-def needs_float(name: str, operand: TensorType) -> None:
-    """Raises DTypeError where an operand is not of floats."""
-    if operand.dtype.kind != "f":
-        raise DTypeError(f"{name}: {operand.dtype} given; needs float32 or float64")

@@ -246,15 +246,6 @@ def _with_zeros(body: Body, reads: Sequence[int]) -> Body:
     return builder.finish(builder.include(body, zeros)[-1])
 
 
-def compact(made: Applied) -> Applied:
-    """The formula with each read and operand once, those unused dropped, both in order of first appearance."""
-    same: dict[Node, int] = {}
-    first = [same.setdefault(node, k) for k, node in enumerate(made.inputs)]
-    formula = map_operands(made.formula, first.__getitem__) if len(same) < len(made.inputs) else made.formula
-    formula, kept = compacted(formula)
-    return Applied(formula, tuple(made.inputs[k] for k in kept))
-
-
 @lru_cache(maxsize=16384)
 def compacted(formula: Formula) -> tuple[Formula, tuple[int, ...]]:
     """The formula with each read once, in order of first appearance, and the operands that it keeps, renumbered so."""

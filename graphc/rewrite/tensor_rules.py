@@ -26,7 +26,7 @@ from graphc.graph.formula import (
 )
 from graphc.graph.graph import ConstValue, Node
 from graphc.graph.scalar import Body, BodyBuilder, Scalar, const_value
-from graphc.graph.sizes import SizeLike, at_most, product
+from graphc.graph.sizes import at_most, product
 from graphc.reference.formulas import evaluate_formula
 from graphc.rewrite.folding import is_rounded_once
 from graphc.rewrite.formulas import (
@@ -384,11 +384,6 @@ def _product_body(body: Body, factors: Sequence[int]) -> Body:
     for at in factors[1:]:
         result = result * values[at]
     return builder.finish(result)
-
-
-def extent_of(sizes: Sequence[SizeLike], nominal: int) -> int:
-    """The product of sizes, one known only at run time counted as ``nominal``."""
-    return math.prod(s if isinstance(s, int) else nominal for s in sizes)
 
 
 CANONICAL_RULES = (
