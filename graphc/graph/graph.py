@@ -200,7 +200,8 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     result: dict[Node, list[Node]] = {}
     for node in nodes:
         result.setdefault(node, [])
-        for operand in dict.fromkeys(node.inputs):
+        inputs = node.inputs
+        for operand in inputs if len(inputs) < 2 else dict.fromkeys(inputs):
             result.setdefault(operand, []).append(node)
     return result
 

@@ -227,7 +227,7 @@ def _code(
     for position, instr in enumerate(builder.instrs):
         if needed[position]:
             moved[position] = len(kept)
-            kept.append(replace(instr, args=tuple(moved[a] for a in instr.args)))
+            kept.append(Instr(instr.op, tuple([moved[a] for a in instr.args]), instr.dtype, instr.attr))
     return Code(tuple(kept), tuple(owners.get(p, ()) for p in moved)), [moved[r.position] for r in results]
 
 

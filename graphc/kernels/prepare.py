@@ -108,7 +108,8 @@ def _composed(graph: Graph, node: Node, inputs: tuple[Node, ...], single: set[No
             if new is not None:
                 reads[k] = new
                 changed = True
-        formula = replace(formula, reads=tuple(reads))
+        if changed:
+            formula = replace(formula, reads=tuple(reads))
     formula, used = drop_unused(formula, operands)
     return graph.formula(tidy(formula) if formula.combine in ("sum", "none") else formula, used)
 
