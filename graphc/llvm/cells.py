@@ -18,7 +18,7 @@ from graphc.llvm.sums import AHEAD, Tile, product_added, tile_sums
 from graphc.llvm.text import Value, const, element, size_bytes, vector
 from graphc.structs import dataclass
 
-LONG_DEPTH = 64  # terms of a sum beside which a call and a way through memory take no time
+LONG_DEPTH = 96  # terms of a sum beside which a call and a way through memory take no time
 SHORT_DEPTH = 32  # terms of a sum that do not pay for a call
 
 
