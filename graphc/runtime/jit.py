@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from ctypes import string_at
+from collections.abc import Callable, Sequence
+from ctypes import c_char_p, string_at
 from functools import lru_cache
 from itertools import count
 
@@ -104,19 +104,24 @@ def _compiled(texts: Sequence[str], target: Target, passes: Sequence[str]) -> by
     return _emit(machine, module)
 
 
-def _emit(machine: targets.TargetMachine, module: object) -> bytes:
-    """``machine.emit_object(module)`` without llvmlite's lock, under which one thread at a time would compile.
+def _unlocked(name: str) -> Callable[..., object]:
+    """A function of llvmlite's library without llvmlite's lock, under which one thread at a time would compile.
 
-    LLVM asks only that no two threads share a context, and these share none.
+    LLVM asks only that no two threads share a context, and these share none. With a llvmlite that has no such function
+    under its own, the locked one: one after the other, then.
     """
     from llvmlite.binding import ffi
 
-    try:
-        emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory._cfn
-    except AttributeError:  # a llvmlite of another build: one after the other, then
-        return bytes(machine.emit_object(module))
+    locked: Callable[..., object] = getattr(ffi.lib, name)
+    return getattr(locked, "_cfn", locked)
+
+
+def _emit(machine: targets.TargetMachine, module: object) -> bytes:
+    """``machine.emit_object(module)``, in several threads at once."""
+    from llvmlite.binding import ffi
+
     with ffi.OutputString() as message:
-        buffer = emit(machine, module, 1, message)
+        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, message)
         if not buffer:
             raise InternalError(f"LLVM makes no code of the program: {message}")
     try:
@@ -196,7 +201,7 @@ def _linked(texts: Sequence[str], target: Target, machine: targets.TargetMachine
 
     context = llvm.create_context()
     try:
-        module, *others = [llvm.parse_assembly(text, context) for text in texts]
+        module, *others = [_parsed(text, context) for text in texts]
         module.triple = target.triple
         module.data_layout = str(machine.target_data)
         for other in others:
@@ -205,4 +210,17 @@ def _linked(texts: Sequence[str], target: Target, machine: targets.TargetMachine
         module.verify()
     except RuntimeError as error:
         raise InternalError(f"LLVM refuses the program: {error}") from error
+    return module
+
+
+def _parsed(text: str, context: object):  # type: ignore[no-untyped-def]  # llvmlite has no types
+    """``llvm.parse_assembly(text, context)``, in several threads at once."""
+    from llvmlite.binding import ffi
+    from llvmlite.binding.module import ModuleRef
+
+    with ffi.OutputString() as message:
+        module = ModuleRef(_unlocked("LLVMPY_ParseAssembly")(context, c_char_p(text.encode()), message), context)
+        if message:
+            module.close()
+            raise RuntimeError(str(message))
     return module
