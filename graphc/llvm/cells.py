@@ -35,12 +35,10 @@ class Way:
     by_row: bool = False
 
 
-
 @dataclass(frozen=True, slots=True)
 class Sides:
     """The operands of a product: numbers of ``left`` go with rows, vectors of ``right`` with columns; ``packed``: the
-    latter from a panel; ``fills``: which they are copied into on the way; ``step``: from one line of them to the next,
-    where that is known when the program runs."""
+    latter from a panel; ``fills``: which they are copied into on the way."""
 
     left: Access
     right: Access
