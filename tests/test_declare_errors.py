@@ -949,6 +949,11 @@ MISTAKES: dict[str, Mistake] = {
         gc.ShapeError,
         "m: shape (3, 1) given; needs (N, 1) where N = 2",
     ),
+    "eval_size": (
+        lambda: gc.grad(gc.sum(n), n).eval(),
+        gc.InputError,
+        "size N is in the shape of no value given; needs an input whose shape has N",
+    ),
     "eval_index": (
         lambda: x[k].eval(x=np.zeros((3, 4)), k=[0, 3, 1]),
         gc.IndexRangeError,

@@ -61,7 +61,7 @@ def test_a_box_for_every_line_and_leaf() -> None:
         "logits = hidden · fc2.w + fc2.b", "loss = mean(cross_entropy(logits, y))",
     ])  # fmt: skip
     assert texts[BACKWARD] == sorted([
-        "d_logits = (softmax(logits) - onehot(y)) / N", "d_hidden = d_logits · fc2.wᵀ", "d_z = d_hidden ⊙ [z > 0]",
+        "d_logits = (softmax(logits) - onehot(y)) / N", "d_hidden = d_logits · fc2.wᵀ", "d_z = d_hidden ⊙ [hidden > 0]",
         "d_fc1.w = xᵀ · d_z", "d_fc1.b = Σₙ d_z", "d_fc2.w = hiddenᵀ · d_logits", "d_fc2.b = Σₙ d_logits",
     ])  # fmt: skip
 

@@ -205,7 +205,7 @@ def test_a_buffer_takes_the_place_of_one_that_it_is_made_from() -> None:
     shared = []
     for width in (32, 10):
         x, t = gc.input("x", (gc.dim("N"), 16)), gc.input("t", (gc.dim("N"), 16))
-        h = gc.relu(x @ gc.param("a", (16, width), init=gc.init.he_normal()))
+        h = gc.gelu(x @ gc.param("a", (16, width), init=gc.init.he_normal()))
         loss = gc.mse(h @ gc.param("b", (width, 16), init=gc.init.he_normal()), t)
         program = stages(declare_step(loss, gc.optim.sgd(lr=0.1), {}, {}, None), Options()).program
         held = [slot for slot in program.slot if slot >= 0]

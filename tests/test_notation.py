@@ -78,7 +78,7 @@ def test_a_gradient_prints_as_maths() -> None:
     assert str(gc.grad(loss, parameters["w1"])).splitlines() == [
         "d_logits = (softmax(logits) - onehot(y)) / N",
         "d_hidden = d_logits · w2ᵀ",
-        "d_z = d_hidden ⊙ [z > 0]",
+        "d_z = d_hidden ⊙ [hidden > 0]",
         "d_w1 = xᵀ · d_z",
     ]
 

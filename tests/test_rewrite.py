@@ -147,6 +147,12 @@ EXAMPLES: dict[str, tuple[Make, list[str]]] = {
         lambda t: gc.formula("f", "out[n,o] = sum(i) w[i,o] * sigmoid(x[n,i])")(t["w"], t["x"]),
         ["w", "x", "sigmoid($0[i, j])", "sum(k<8) $0[k, j] * $1[i, k]"],
     ),
+    "threshold-of-result": (
+        lambda t: gc.relu(t["x"] * t["z"]) @ t["w"] + gc.where((t["x"] * t["z"])[:, :1] <= 0, 0, t["c"][:, None]),
+        ["x", "z", "$0[i, j] * $1[i, j]", "where($0[i, j] <= 0.0, 0.0, $0[i, j])", "w",
+         "sum(k<8) $0[i, k] * $1[k, j]", "$0[i, j] <= 0.0", "c", "where($0[i, j], 0.0, $1[i])",
+         "$0[i, j] + $1[i, 0]"],
+    ),
 }
 
 
@@ -170,6 +176,32 @@ def test_tensor_rule(name: str) -> None:
     firings = [f for f in done.log if f.rule == name]
     assert firings and all(f.label == LABEL[name] for f in firings)
     assert lines(done.graph) == wanted
+
+
+CLAMPS = [
+    ("where(z[i] <= 2, 2, z[i])", "z[i] <= 2", True),
+    ("where(z[i] > 2, z[i], 2)", "z[i] > 2", True),
+    ("where(z[i] >= 2, 2, z[i])", "z[i] >= 2", True),
+    ("where(z[i] < 2, z[i], 2)", "z[i] < 2", True),
+    ("where(z[i] < 2, 2, z[i])", "z[i] < 2", False),  # 1 is clamped to 2, and not 2 < 2
+    ("where(z[i] >= 2, z[i], 2)", "z[i] >= 2", False),
+    ("where(z[i] <= 2, 2, z[i])", "z[i] < 2", False),
+    ("where(z[i] <= 2, 2, z[i])", "z[i] <= 1", False),
+    ("where(z[i] <= 2, 1, z[i])", "z[i] <= 2", False),
+]
+
+
+@pytest.mark.parametrize(("clamped", "test", "fires"), CLAMPS)
+def test_a_clamped_value_answers_its_own_threshold_alone(clamped: str, test: str, fires: bool) -> None:
+    x, w = gc.input("x", (8,)), gc.input("w", (8, 3))
+    clamp, choice = gc.formula("clamp", f"out[i] = {clamped}"), gc.formula("choice", f"out[i] = where({test}, 1, 3)")
+    graph = graph_of(sums=clamp(x * 2) @ w, test=choice(x * 2))
+    done = run(graph)
+    assert ("threshold-of-result" in [f.rule for f in done.log]) == fires
+    edges = np.array([np.nan, -np.inf, -0.0, 0.5, 1.0, 1.5, np.inf, 2.0], np.float32)
+    values: dict[str, Array] = {"x": edges, "w": np.ones((8, 3), np.float32)}
+    before, after = (evaluate(g, values)[g.outputs["test"]] for g in (graph, done.graph))
+    assert before.tolist() == after.tolist()
 
 
 def leaf(graph: Graph) -> Node:

@@ -86,12 +86,19 @@ def _explained(graph: Graph, node: Node, error: IndexOutside) -> IndexRangeError
     return IndexRangeError(message + (f"\n  {origin.site}" if origin and origin.site else ""))
 
 
+class _Dimensions(dict[str, int]):
+    """The run-time sizes by name. Raises: InputError where one is read that no value given has."""
+
+    def __missing__(self, name: str) -> int:
+        raise InputError(f"size {name} is in the shape of no value given; needs an input whose shape has {name}")
+
+
 def dimensions(nodes: Sequence[Node], values: Mapping[str, Array]) -> dict[str, int]:
-    """The run-time sizes, from the shapes of the values given.
+    """The run-time sizes, from the shapes of the values given; reading one that none of them has raises InputError.
 
     Raises: InputError for a value that is missing, ShapeError where shapes do not fit.
     """
-    dims: dict[str, int] = {}
+    dims = _Dimensions()
     leaves = [n for n in nodes if n.kind in NAMED]
     for node in leaves:
         name = str(node.attr)

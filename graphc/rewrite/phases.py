@@ -14,6 +14,7 @@ from graphc.rewrite.rule_sets import Options, RuleSet, rule_set
 from graphc.rewrite.scalar_rules import CANONICALISE, SIMPLIFY, SPECIALISE, STABILISE
 from graphc.rewrite.tables import Table
 from graphc.rewrite.tensor_rules import CANONICAL_RULES, SIMPLE_RULES
+from graphc.rewrite.thresholds import THRESHOLD_RULES
 from graphc.rewrite.work import Added, Firing, Settled, TensorRule, Work
 from graphc.structs import dataclass, field
 
@@ -36,7 +37,7 @@ PHASES: tuple[Phase, ...] = (
     Phase("canonicalise", (CANONICALISE,), _CANONICAL),
     Phase("simplify", (CANONICALISE, SIMPLIFY), _SIMPLE),
     Phase("stabilise", (CANONICALISE, STABILISE, SIMPLIFY), (*_SIMPLE, *STABLE_RULES)),
-    Phase("specialise", (CANONICALISE, STABILISE, SIMPLIFY, SPECIALISE), (*_SIMPLE, *PRODUCT_RULES)),
+    Phase("specialise", (CANONICALISE, STABILISE, SIMPLIFY, SPECIALISE), (*_SIMPLE, *PRODUCT_RULES, *THRESHOLD_RULES)),
 )
 
 

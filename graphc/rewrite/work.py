@@ -118,7 +118,8 @@ class Work:
     which something fired; fired: old node -> which firings of the log, from the first on; stands_for: new node -> the
     first old one; changed: new node -> how many nodes lie between it
     and one below where something fired, where that is less than REACH; spanning: where given, the scalar rules of which
-    one must span a node and its operands.
+    one must span a node and its operands; readers: old node -> old ones that read it; ends: the old nodes whose values
+    are asked for.
     """
 
     source: Graph
@@ -139,6 +140,8 @@ class Work:
     stands_for: dict[Node, Node] = field(default_factory=dict)
     changed: dict[Node, int] = field(default_factory=dict)
     spanning: RuleSet | None = None
+    readers: Mapping[Node, Sequence[Node]] = field(default_factory=dict)
+    ends: Mapping[Node, int] = field(default_factory=dict)
     fired: dict[Node, tuple[int, int]] = field(default_factory=dict)
     _quick: dict[int, tuple[Formula, Settled]] = field(default_factory=dict)
     _origins: tuple[Origin, ...] = ()
@@ -152,8 +155,8 @@ class Work:
         """
         live = self.source.live()
         new, origins = self.new, self.source.origins
-        readers = users(live)
-        ends = dict.fromkeys(self.source.roots(), 1)
+        readers = self.readers = users(live)
+        ends = self.ends = dict.fromkeys(self.source.roots(), 1)
         self._count_checks(live)
         for node in live:
             inputs = tuple([new[i] for i in node.inputs])
