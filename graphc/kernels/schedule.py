@@ -13,6 +13,9 @@ FEW_TILES = 3  # of rows, which do not pay for a copy of the right operand
 TURNING = 4  # register operations that turn one vector of a right operand
 JOINING = 45  # register operations that join a register's worth of accumulators to one vector
 MOST_DOTS = 8  # rows that run as dot products, each of which reads the right operand anew
+PANEL_TURNING = 11  # register operations that turn a vector, store it in a panel and wait for it there
+JOIN = 3  # register operations that join two accumulators: two shuffles and an addition
+MOST_WIDE_DOTS = 48  # rows that run as dot products where all accumulators stay in registers
 FEW_ROWS = 4  # that many or more fill the processor in tiles of few vectors
 WIDE = 8  # vectors of a tile for fewer rows, whose right operand then streams from its cache in long pieces
 HELD = 28  # registers of sums, rows and what turns them
@@ -228,6 +231,12 @@ def _most_dots(nest: Nest, left: Access) -> int:
 def most_dots(depth: SizeLike) -> int:
     """The most rows for which dot products of that many terms cost less than turning the other operand."""
     return min(MOST_DOTS, TURNING * nominal(depth) // JOINING)
+
+
+def most_wide_dots(depth: SizeLike, lanes: int) -> int:
+    """The same where a register holds a vector of so many lanes, so that all accumulators stay in registers."""
+    empty = -nominal(depth) % lanes  # of the last vector, which costs a masked load and a multiply-add all the same
+    return min(MOST_WIDE_DOTS, PANEL_TURNING * nominal(depth) // (JOIN * (lanes - 1) + 2 * empty))
 
 
 def pays_as_dots(few: SizeLike, depth: SizeLike, lanes: int) -> bool:

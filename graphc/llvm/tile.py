@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.graph.sizes import product
-from graphc.kernels.form import Nest
-from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE, nominal
+from graphc.kernels.form import LANES, Nest
+from graphc.kernels.schedule import FEW_ROWS, FEW_TILES, WIDE, most_wide_dots, nominal
 from graphc.llvm.access import I64, Env
 from graphc.llvm.cells import CellsWriter, Way
 from graphc.llvm.panel import pack
@@ -23,16 +23,21 @@ Rows = Callable[[Value, int], None]
 
 
 def fitted(nest: Nest, target: Target) -> Nest:
-    """The nest with as much of its tile as the target's registers hold; the order of its sums is the same for any."""
-    rows, vectors = nest.schedule.tile
+    """The nest with as much of its tile as the target's registers hold; the order of its sums is the same for any. Rows
+    of a number known at run time are dot products up to a number that depends on the registers too."""
+    how = nest.schedule
+    rows, vectors = how.tile
     bits = LANES_BITS if target.vector_bits == 0 else target.vector_bits
     each = max(1, LANES_BITS // bits)  # registers of one vector
     room = target.n_vector_registers - 1  # one holds a number of the left operand
     while vectors > 1 and (room - vectors * each) // (vectors * each) < min(4, rows):
         vectors -= 1
     rows = max(1, min(rows, (room - vectors * each) // (vectors * each)))
-    upright = nest.schedule.upright and bits == LANES_BITS  # else too few registers hold the sums
-    return replace(nest, schedule=replace(nest.schedule, tile=(rows, vectors), upright=upright))
+    upright = how.upright and bits == LANES_BITS  # else too few registers hold the sums
+    dots = how.dots
+    if dots and nest.scratch >= 0 and target.vector_bits == LANES_BITS:
+        dots = most_wide_dots(nest.extents[nest.n_out], LANES[nest.reductions[0].dtype.name])
+    return replace(nest, schedule=replace(how, tile=(rows, vectors), upright=upright, dots=dots))
 
 
 class TileWriter(CellsWriter):
